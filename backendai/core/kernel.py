@@ -1,0 +1,99 @@
+"""What a kernel is asked to be, and what is known of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+
+class KernelLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds the engine must hold a kernel to; what it cannot enforce it names in ``KernelFacts.isolation``.
+
+    ``cpu`` in cores, everything else in bytes or counts.
+    """
+
+    cpu: float = 1.0
+    memory: int = 1 << 30
+    pids: int = 256
+    open_files: int = 1024
+    #: Size of one file, and of all files under the scratch directory together.
+    disk: int = 4 << 30
+    #: Console output of one run that is kept; the run is interrupted past it.
+    output: int = 64 << 20
+
+
+class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of the process engine: an installed Jupyter kernelspec.
+
+    ``argv`` has ``{connection_file}`` where Jupyter's kernelspec format has it. ``env_snippet`` is a template in
+    the image's own language that sets environment variables in a running kernel from the JSON text ``{json}``;
+    only images that have one can be served from the warm pool.
+    """
+
+    canonical: str
+    kernelspec: str
+    language: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    resource_dir: str = ""
+    interrupt_mode: str = "signal"
+    env_snippet: str | None = None
+
+
+class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an agent must know to start one kernel. Environment values may be secret: never log them."""
+
+    kernel_id: UUID
+    session_id: UUID
+    session_name: str
+    image: str
+    environ: dict[str, str] = {}
+    limits: KernelLimits = KernelLimits()
+    #: Bit-for-bit what the session was granted; the agent checks it against what it has free.
+    slots: dict[str, str] = {}
+    network: bool = False
+    bootstrap_script: str | None = None
+    cluster_role: str = "main"
+    cluster_idx: int = 1
+    cluster_hostname: str = "main1"
+
+
+class KernelPhase(StrEnum):
+    """What an agent knows of a kernel; the manager's richer status is in ``core.session``."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+
+
+class KernelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel as its agent has it. ``isolation`` maps mechanism to what is in force, e.g. ``{"memory": "cgroup1"}``."""
+
+    kernel_id: UUID
+    session_id: UUID
+    phase: KernelPhase
+    image: str
+    slots: dict[str, str] = {}
+    isolation: dict[str, str] = {}
+    warm: bool = False
+    #: From the create call to RUNNING, per phase, in milliseconds.
+    timings: dict[str, float] = {}
+    exit_code: int | None = None
+    exit_reason: str | None = None
+
+
+class KernelStat(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement; the names follow the metrics of contract 02 §6.3. Units: ms, bytes, percent of one core."""
+
+    cpu_used: float = 0.0
+    cpu_util: float = 0.0
+    mem: int = 0
+    mem_max: int = 0
+    io_read: int = 0
+    io_write: int = 0
+    pids: int = 0
+    scratch: int = 0
+    busy: bool = False

@@ -1,0 +1,269 @@
+"""The messages between a manager and its agents, as closed unions.
+
+Two channels, both ZeroMQ with CURVE:
+
+* **facts**: the agent's DEALER connects to the ROUTER of the process that holds the fleet lease. Heartbeats are
+  fire and forget; every :class:`Fact` is numbered and sent again until a :class:`FactAck` names it, so a fact is
+  delivered at least once and the receiver must be idempotent.
+* **calls**: every gateway process connects a DEALER to the agent's ROUTER. One frame pair
+  ``[call id (8 bytes), message]`` each way; calls about one kernel are handled in the order they came.
+
+Encoding is msgpack by msgspec, tagged by class name; decoding refuses unknown tags and wrong types.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from backendai.core.execution import CompletionRequest, RunReply, RunRequest
+from backendai.core.kernel import ImageSpec, KernelFacts, KernelSpec, KernelStat
+
+#: Raised on any incompatible change. An agent that speaks another one is refused with a clear reason.
+LINK_VERSION = 1
+#: A frame larger than this is refused unread.
+MAX_MESSAGE_BYTES = 32 << 20
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+# -- facts: agent to manager ------------------------------------------------------------------------------------
+
+
+class Hello(_Message, kw_only=True):
+    """First word after start or when asked. Tells everything, so that nothing else has to be remembered."""
+
+    agent_id: str
+    boot_id: str
+    version: str
+    link_version: int = LINK_VERSION
+    #: Where gateways reach the agent's call socket, ``tcp://host:port``.
+    address: str
+    #: CURVE public key of the call socket, Z85 text; empty when CURVE is off.
+    public_key: str = ""
+    architecture: str = "x86_64"
+    region: str = "local"
+    scaling_group: str = "default"
+    engine: str = "process"
+    slots: dict[str, str]
+    images: tuple[ImageSpec, ...] = ()
+    kernels: tuple[KernelFacts, ...] = ()
+    isolation: dict[str, str] = {}
+
+
+class NodeStat(msgspec.Struct, frozen=True, kw_only=True):
+    cpu_util: float = 0.0
+    mem_used: int = 0
+    mem_total: int = 0
+
+
+class Heartbeat(_Message, kw_only=True):
+    """``kernels`` lists every live kernel that belongs to a session (not the warm pool)."""
+
+    agent_id: str
+    boot_id: str
+    seq: int
+    kernels: dict[UUID, KernelStat] = {}
+    node: NodeStat = NodeStat()
+
+
+class KernelPulling(_Message, kw_only=True):
+    kernel_id: UUID
+    reason: str = ""
+
+
+class KernelCreating(_Message, kw_only=True):
+    kernel_id: UUID
+
+
+class KernelStarted(_Message, kw_only=True):
+    kernel_id: UUID
+    facts: KernelFacts
+
+
+class KernelFailed(_Message, kw_only=True):
+    """The kernel never reached RUNNING. ``code`` is stable, ``detail`` is for the person (log tail, hint)."""
+
+    kernel_id: UUID
+    code: str
+    detail: str = ""
+
+
+class KernelTerminated(_Message, kw_only=True):
+    kernel_id: UUID
+    reason: str
+    exit_code: int | None = None
+    last_stat: KernelStat | None = None
+
+
+KernelEvent = KernelPulling | KernelCreating | KernelStarted | KernelFailed | KernelTerminated
+
+
+class Fact(_Message, kw_only=True):
+    """``seq`` counts from 1 within one ``boot_id``."""
+
+    agent_id: str
+    boot_id: str
+    seq: int
+    event: KernelEvent
+
+
+class Goodbye(_Message, kw_only=True):
+    """A planned stop. Kernels stay with their runners unless ``reason`` is ``shutdown``."""
+
+    agent_id: str
+    boot_id: str
+    reason: str
+
+
+AgentMessage = Hello | Heartbeat | Fact | Goodbye
+
+
+# -- facts: manager to agent ------------------------------------------------------------------------------------
+
+
+class SayHello(_Message, kw_only=True):
+    """The manager does not know this agent or boot: introduce yourself."""
+
+    reason: str = "unknown"
+
+
+class HelloAccepted(_Message, kw_only=True):
+    boot_id: str
+
+
+class HelloRefused(_Message, kw_only=True):
+    reason: str
+
+
+class FactAck(_Message, kw_only=True):
+    boot_id: str
+    seq: int
+
+
+ManagerMessage = SayHello | HelloAccepted | HelloRefused | FactAck
+
+
+# -- calls: manager to agent ------------------------------------------------------------------------------------
+
+
+class CreateKernel(_Message, kw_only=True):
+    """Answered with ``Done`` once accepted; the outcome follows as a fact. Repeating it is harmless."""
+
+    spec: KernelSpec
+
+
+class DestroyKernel(_Message, kw_only=True):
+    """Answered with ``Destroyed`` once the end is under way. Unknown kernels answer too: the wish is fulfilled."""
+
+    kernel_id: UUID
+    reason: str
+    forced: bool = False
+
+
+class RestartKernel(_Message, kw_only=True):
+    """New processes on the same scratch directory; the outcome follows as a ``KernelStarted`` fact."""
+
+    kernel_id: UUID
+
+
+class RunCode(_Message, kw_only=True):
+    kernel_id: UUID
+    request: RunRequest
+
+
+class InterruptKernel(_Message, kw_only=True):
+    kernel_id: UUID
+
+
+class CompleteCode(_Message, kw_only=True):
+    kernel_id: UUID
+    request: CompletionRequest
+
+
+class ReadLogs(_Message, kw_only=True):
+    """The last ``limit`` bytes of everything the kernel printed."""
+
+    kernel_id: UUID
+    limit: int = 10 << 20
+
+
+class Ping(_Message, kw_only=True):
+    pass
+
+
+AgentCall = CreateKernel | DestroyKernel | RestartKernel | RunCode | InterruptKernel | CompleteCode | ReadLogs | Ping
+
+
+class Done(_Message, kw_only=True):
+    pass
+
+
+class Destroyed(_Message, kw_only=True):
+    last_stat: KernelStat | None = None
+
+
+class RunAnswered(_Message, kw_only=True):
+    reply: RunReply
+
+
+class Completions(_Message, kw_only=True):
+    matches: tuple[str, ...]
+
+
+class Logs(_Message, kw_only=True):
+    text: str
+    truncated: bool = False
+
+
+class Refused(_Message, kw_only=True):
+    """``code`` is ``no-such-kernel``, ``no-such-image``, ``no-capacity``, ``busy``, ``kernel-exited`` or ``failed``."""
+
+    code: str
+    msg: str = ""
+
+
+AgentAnswer = Done | Destroyed | RunAnswered | Completions | Logs | Refused
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_agent_messages = msgspec.msgpack.Decoder(AgentMessage)
+_manager_messages = msgspec.msgpack.Decoder(ManagerMessage)
+_calls = msgspec.msgpack.Decoder(AgentCall)
+_answers = msgspec.msgpack.Decoder(AgentAnswer)
+
+
+class MalformedMessage(Exception):
+    """A peer sent bytes that are not a message of the expected union."""
+
+
+def encode(message: AgentMessage | ManagerMessage | AgentCall | AgentAnswer) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_agent_message(data: bytes) -> AgentMessage:
+    return _decode(_agent_messages, data)
+
+
+def decode_manager_message(data: bytes) -> ManagerMessage:
+    return _decode(_manager_messages, data)
+
+
+def decode_call(data: bytes) -> AgentCall:
+    return _decode(_calls, data)
+
+
+def decode_answer(data: bytes) -> AgentAnswer:
+    return _decode(_answers, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise MalformedMessage(str(error)) from error
