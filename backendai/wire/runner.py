@@ -1,0 +1,240 @@
+"""The messages between an agent and the runner of one kernel, over the runner's unix socket.
+
+A frame is a 4-byte big-endian length and a msgpack array ``[request id, message]``. Ids are chosen by the agent and
+come back with the answer, so any number of requests may be under way on one connection; the runner *begins* them
+in the order they were sent. A newer connection takes over from an older one: the old one is closed.
+
+The runner's answers are trusted (it is our own process), the socket lies in a directory only we may enter.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from backendai.core.execution import CompletionRequest, RunReply, RunRequest
+from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec, KernelStat
+
+#: Largest frame either side accepts; a reply's items are bounded to far less.
+MAX_FRAME_BYTES = 16 << 20
+_LENGTH = struct.Struct("!I")
+
+#: Files of a kernel's directory.
+SPEC_FILE = "spec"
+STATE_FILE = "state"
+SOCKET_FILE = "runner.sock"
+LOG_FILE = "runner.log"
+
+
+class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runner must know to start its kernel and keep it. Times in seconds.
+
+    With ``warm`` the kernel belongs to no session yet; :class:`Assign` gives it one.
+    """
+
+    kernel: KernelSpec
+    image: ImageSpec
+    warm: bool = False
+    orphan_timeout: float = 600.0
+    #: From the start of the sandbox to the kernel's first answer.
+    start_timeout: float = 60.0
+    #: Refuse to start when a mechanism of the sandbox or a limit cannot be enforced.
+    require_full_isolation: bool = False
+
+
+class RunnerExit(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the kernel ended.
+
+    ``reason`` is one of ``self-terminated`` (left by itself with ``exit_code``), ``killed`` (by a signal it brought
+    upon itself, e.g. a segmentation fault; ``exit_code`` is 128 + signal), ``out-of-memory``, ``disk-limit``,
+    ``start-failed``, ``start-timeout``, ``isolation-missing``, ``orphaned``, or what :class:`Shutdown` said.
+    ``detail`` is for a person.
+    """
+
+    reason: str
+    exit_code: int | None = None
+    detail: str = ""
+    stat: KernelStat | None = None
+
+
+class RunnerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A runner as it describes itself, and as it last wrote itself down in the state file."""
+
+    kernel_id: UUID
+    session_id: UUID
+    image: str
+    phase: KernelPhase
+    runner_pid: int
+    #: Boot id of the machine and start time of the process, so that a reused pid is not mistaken for the runner.
+    runner_identity: str
+    warm: bool = False
+    busy: bool = False
+    isolation: dict[str, str] = {}
+    #: Milliseconds per phase, see ``KernelFacts.timings``.
+    timings: dict[str, float] = {}
+    exit: RunnerExit | None = None
+    #: The kernel spec as last assigned, for an agent that comes back knowing nothing.
+    kernel: KernelSpec | None = None
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+# -- agent to runner --------------------------------------------------------------------------------------------
+
+
+class Describe(_Message, kw_only=True):
+    pass
+
+
+class AwaitReady(_Message, kw_only=True):
+    """Answered with ``State`` once the kernel is RUNNING or EXITED."""
+
+
+class AwaitExit(_Message, kw_only=True):
+    """Answered with ``Exited`` once the kernel has ended for good."""
+
+
+class Run(_Message, kw_only=True):
+    request: RunRequest
+
+
+class Interrupt(_Message, kw_only=True):
+    pass
+
+
+class Complete(_Message, kw_only=True):
+    request: CompletionRequest
+
+
+class ReadLog(_Message, kw_only=True):
+    #: Bytes from the end.
+    limit: int
+
+
+class Measure(_Message, kw_only=True):
+    pass
+
+
+class Assign(_Message, kw_only=True):
+    """Give a warm kernel to a session: ids, environment, limits. Answered with ``State``."""
+
+    kernel: KernelSpec
+
+
+class Restart(_Message, kw_only=True):
+    """Answered with ``State`` once the new kernel is RUNNING (or EXITED: it could not be started)."""
+
+
+class Shutdown(_Message, kw_only=True):
+    """End the kernel, remove the scratch, answer ``Exited``, end the runner. ``grace`` seconds for the kernel."""
+
+    reason: str
+    grace: float = 0.0
+
+
+RunnerRequest = (
+    Describe | AwaitReady | AwaitExit | Run | Interrupt | Complete | ReadLog | Measure | Assign | Restart | Shutdown
+)
+
+
+# -- runner to agent --------------------------------------------------------------------------------------------
+
+
+class State(_Message, kw_only=True):
+    state: RunnerState
+
+
+class Exited(_Message, kw_only=True):
+    exit: RunnerExit
+
+
+class RunAnswer(_Message, kw_only=True):
+    reply: RunReply
+
+
+class Completed(_Message, kw_only=True):
+    matches: tuple[str, ...]
+
+
+class Log(_Message, kw_only=True):
+    text: str
+    truncated: bool
+
+
+class Measured(_Message, kw_only=True):
+    stat: KernelStat
+
+
+class Accepted(_Message, kw_only=True):
+    pass
+
+
+class Refusal(_Message, kw_only=True):
+    """``code``: ``kernel-exited``, ``not-ready``, ``no-such-run``, ``not-waiting-input``, ``unsupported``,
+    ``bad-request``, ``busy``, ``not-warm``, ``assign-failed``, ``too-many-runs``."""
+
+    code: str
+    msg: str = ""
+
+
+RunnerAnswer = State | Exited | RunAnswer | Completed | Log | Measured | Accepted | Refusal
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(tuple[int, RunnerRequest])
+_answers = msgspec.msgpack.Decoder(tuple[int, RunnerAnswer])
+
+
+class BrokenFrame(Exception):
+    """The peer sent something that is not a frame of this protocol; the connection is of no further use."""
+
+
+def encode_frame(request_id: int, message: RunnerRequest | RunnerAnswer) -> bytes:
+    body = _encoder.encode((request_id, message))
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameBuffer:
+    """Collects received bytes and cuts them into frames."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes | bytearray) -> None:
+        self._data += data
+
+    def next_request(self) -> tuple[int, RunnerRequest] | None:
+        """The next whole request, ``None`` when more bytes are needed. Raises :class:`BrokenFrame`."""
+        body = self._cut()
+        return None if body is None else _decode(_requests, body)
+
+    def next_answer(self) -> tuple[int, RunnerAnswer] | None:
+        """The next whole answer, ``None`` when more bytes are needed. Raises :class:`BrokenFrame`."""
+        body = self._cut()
+        return None if body is None else _decode(_answers, body)
+
+    def _cut(self) -> bytes | None:
+        if len(self._data) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._data)
+        if length > MAX_FRAME_BYTES:
+            raise BrokenFrame(f"frame of {length} bytes")
+        end = _LENGTH.size + length
+        if len(self._data) < end:
+            return None
+        body = bytes(self._data[_LENGTH.size : end])
+        del self._data[:end]
+        return body
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise BrokenFrame(str(error)) from error
