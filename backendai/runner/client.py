@@ -179,7 +179,8 @@ class RunnerClient:
                 continue
             self._reading = True
             try:
-                await self._read_some()
+                while request_id not in self._answers and not self._gone:
+                    await self._read_some()
             finally:
                 self._reading = False
                 self._wake_a_reader(request_id)
