@@ -50,8 +50,8 @@ class AllowedKeys:
     """The public keys a CURVE server admits; may change while the server runs.
 
     A change decides about new handshakes. Peers already connected stay, so a server that must forget them at
-    once also checks ``key in allowed`` for each message. ``on_refused`` hears of every key that was turned away;
-    it must not raise or block, and anybody on the network can make it be called.
+    once also checks ``key in allowed`` for each message. ``on_refused`` hears of every key that was turned
+    away; it must not raise or block, and anybody on the network can make it be called.
     """
 
     def __init__(self, keys: Iterable[str] = (), *, on_refused: Callable[[str], None] | None = None) -> None:
@@ -237,6 +237,7 @@ async def open_socket(
     linger: timedelta = timedelta(0),
     reconnect: tuple[timedelta, timedelta] = (timedelta(milliseconds=100), timedelta(seconds=2)),
     heartbeat: timedelta | None = None,
+    handshake: timedelta = timedelta(seconds=5),
     identity: bytes | None = None,
     subscribe: bytes | None = None,
     immediate: bool = False,
@@ -249,6 +250,7 @@ async def open_socket(
     ``linger``: how long unsent messages outlive the close.
     ``reconnect``: first and longest pause between attempts.
     ``heartbeat``: how often to probe an idle TCP peer; one that stays silent for three times this is dropped.
+    ``handshake``: after this long without having agreed on a connection, either side drops it.
     ``subscribe``: prefix for SUB sockets. ``immediate``: queue only for completed connections.
     ``mandatory``: a ROUTER refuses messages for unknown peers instead of dropping them.
 
@@ -268,6 +270,7 @@ async def open_socket(
         raw.setsockopt(zmq.LINGER, _milliseconds(linger))
         raw.setsockopt(zmq.RECONNECT_IVL, _milliseconds(reconnect[0]))
         raw.setsockopt(zmq.RECONNECT_IVL_MAX, _milliseconds(reconnect[1]))
+        raw.setsockopt(zmq.HANDSHAKE_IVL, _milliseconds(handshake))
         raw.setsockopt(zmq.IPV6, 1)
         raw.setsockopt(zmq.IMMEDIATE, int(immediate))
         if heartbeat is not None:
@@ -347,7 +350,8 @@ async def _guard(gate: ZmqSocket, allowed: AllowedKeys) -> None:
         if key and allowed.admit(key):
             verdict = [b"200", b"OK", key.encode("ascii"), b""]
         else:
-            # 300, "try again": after a 400 the client's libzmq would give up, and never notice a later change.
+            # 300, "try again", leaves the client waiting until ``handshake`` is over, then it connects anew.
+            # After a 400 its libzmq would give up for good and never notice that it has been allowed since.
             verdict = [b"300", b"key not allowed", b"", b""]
         await gate.send([_ZAP_VERSION, request_id, *verdict])
 

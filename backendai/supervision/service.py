@@ -16,9 +16,9 @@ async def open_service(run: Callable[..., Awaitable[None]], *, name: str) -> Asy
     """Start ``run(task_status=...)``, hand out what it passes to ``started``, and stop it after the body.
 
     In a plain nursery a cancellation reaches a service and its users at once, so that a user's ``finally``
-    finds the service dead. Here the service is shielded as soon as it has started, and cancelled only when the
-    body is done. A body's error travels out as it is, not in a group; an error of the service cancels the body
-    and travels out in an :exc:`ExceptionGroup`, as from any nursery.
+    finds the service dead. Here the service is shielded as soon as it has started, and cancelled only when
+    the body is done. A body's error travels out as it is, not in a group; an error of the service cancels
+    the body and travels out in an :exc:`ExceptionGroup`, as from any nursery.
     """
     body_error: Exception | None = None
     scope = trio.CancelScope()

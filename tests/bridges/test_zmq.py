@@ -200,6 +200,7 @@ async def test_curve_admits_allowed_keys_only_and_may_change_its_mind() -> None:
                 connect=server.endpoint,
                 curve=CurveClient(public, secret, server_public),
                 reconnect=quick,
+                handshake=timedelta(milliseconds=300),
             ) as client,
         ):
             await client.send([b"let me in"])
