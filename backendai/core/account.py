@@ -65,3 +65,15 @@ class Credential:
 
     principal: Principal
     secret_key: Secret = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RateState:
+    """What is left of an account's request rate (contract 01 §7)."""
+
+    limit: int
+    remaining: int
+    #: Seconds.
+    window: int = 900
+    #: Seconds since the same claim was made before; None when it is new or none was asked for.
+    first_seen: float | None = None

@@ -147,3 +147,14 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
     cluster_role: str = "main"
     cluster_idx: int = 1
     exit_code: int | None = None
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events a subscriber asked for (contract 03 §7); None and the empty set leave a part open."""
+
+    session_id: UUID | None = None
+    session_name: str | None = None
+    owner_access_key: str | None = None
+    project: str | None = None
+    #: ``session``, ``kernel`` or both.
+    scopes: frozenset[str] = frozenset()

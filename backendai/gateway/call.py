@@ -1,0 +1,127 @@
+"""What passes between the HTTP edge and a handler: the call, the reply, and the route that binds them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from backendai.core.account import Principal, UserRole
+from backendai.core.errors import AuthFailed
+from backendai.gateway.parameters import read_parameters
+from backendai.gateway.versions import ApiVersion
+
+if TYPE_CHECKING:
+    from backendai.gateway.services import Services
+    from backendai.gateway.sockets import Socket
+
+JSON = (b"content-type", b"application/json; charset=utf-8")
+JSON_PROBLEM = (b"content-type", b"application/problem+json")
+
+Header = tuple[bytes, bytes]
+_json = msgspec.json.Encoder(decimal_format="string")
+
+
+@dataclass(slots=True)
+class Reply:
+    status: int
+    body: bytes = b""
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(slots=True)
+class StreamReply:
+    """A reply whose body comes piece by piece. The edge closes ``pieces`` when the client hangs up."""
+
+    pieces: AsyncIterator[bytes]
+    headers: tuple[Header, ...] = ()
+    status: int = 200
+
+
+def json_reply(value: Any, status: int = 200) -> Reply:
+    return Reply(status, _json.encode(value), (JSON,))
+
+
+NO_CONTENT = Reply(204)
+
+
+class Gate(Enum):
+    """Which states of the installation a route works in (contract 01 §6)."""
+
+    ALL = "running only"
+    READ = "running or frozen"
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request, checked and ready for its handler."""
+
+    services: Services
+    method: str
+    path: str
+    arguments: Mapping[str, str]
+    headers: Mapping[str, str]
+    query: bytes
+    body: bytes
+    version: ApiVersion
+    request_id: str
+    #: Whether the legacy names of things are wanted in the reply (``/kernel`` routes).
+    legacy: bool = False
+    #: None only on routes that need no signature.
+    account: Principal | None = None
+    _parameters: dict[str, Any] | None = None
+
+    @property
+    def principal(self) -> Principal:
+        """Whom the request is signed by. Raises :class:`AuthFailed` if by nobody."""
+        if self.account is None:
+            raise AuthFailed("Unauthorized access")
+        return self.account
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The JSON body if there is one, else the query string. Raises :class:`InvalidParameters`."""
+        if self._parameters is None:
+            self._parameters = read_parameters(self.body, self.query)
+        return self._parameters
+
+    async def owner(self) -> Principal:
+        """Whom the request acts for: ``owner_access_key`` of body or query if it names another account."""
+        owner_key = self.parameters.get("owner_access_key")
+        if owner_key is None and self.body and self.query:
+            owner_key = read_parameters(b"", self.query).get("owner_access_key")
+        if owner_key is None or owner_key == self.principal.access_key:
+            return self.principal
+        return await self.services.accounts.acting_as(self.principal, str(owner_key))
+
+    def require_superadmin(self) -> Principal:
+        if self.principal.role is not UserRole.SUPERADMIN:
+            raise AuthFailed("Unauthorized access")
+        return self.principal
+
+
+Handler = Callable[[Call], Awaitable[Reply | StreamReply]]
+SocketHandler = Callable[[Call, "Socket"], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A handler and all that the edge must know to call it.
+
+    ``path`` is a werkzeug rule and the label of the route's metrics.
+    """
+
+    method: str
+    path: str
+    handler: Handler | None = None
+    socket: SocketHandler | None = None
+    signed: bool = True
+    gate: Gate | None = None
+    #: A repetition of the same signature is refused (see ``gateway.replay``).
+    changes_state: bool = False
+    #: The answer may take long: notice when the client hangs up and cancel the handler then.
+    waits: bool = False
+    legacy: bool = False

@@ -1,0 +1,94 @@
+"""The manager services that handlers may ask, as narrow interfaces.
+
+Handlers see these and nothing else of the manager; the composition root passes the manager's own objects, which
+fit by structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backendai.core.account import Credential, Principal, RateState
+from backendai.core.execution import CompletionRequest, RunReply, RunRequest
+from backendai.core.ids import AccessKey
+from backendai.core.session import EventFilter, SessionCreated, SessionEvent, SessionRecord, SessionWish
+
+
+class Accounts(Protocol):
+    async def credential(self, access_key: AccessKey) -> Credential | None:
+        """None for a key that is unknown or inactive. Cached."""
+
+    async def acting_as(self, principal: Principal, owner_access_key: str | None) -> Principal:
+        """Raises Forbidden or InvalidParameters by contract 01 §4."""
+
+
+class Sessions(Protocol):
+    async def create(self, requester: Principal, owner: Principal, wish: SessionWish) -> SessionCreated:
+        """Cancelling the call while it waits for RUNNING leaves the session queued."""
+
+    async def info(self, owner: Principal, ref: str) -> SessionRecord: ...
+
+    async def match(self, owner: Principal, prefix: str) -> Sequence[Mapping[str, Any]]: ...
+
+    async def destroy(
+        self, requester: Principal, owner: Principal, ref: str, *, forced: bool, recursive: bool
+    ) -> Mapping[str, Any]: ...
+
+    async def restart(self, owner: Principal, ref: str) -> None: ...
+
+    async def rename(self, owner: Principal, ref: str, name: str) -> None: ...
+
+
+class Execution(Protocol):
+    async def run(self, owner: Principal, ref: str, request: RunRequest) -> RunReply: ...
+
+    async def interrupt(self, owner: Principal, ref: str) -> None: ...
+
+    async def complete(self, owner: Principal, ref: str, request: CompletionRequest) -> tuple[str, ...]: ...
+
+    async def logs(self, owner: Principal, ref: str) -> str: ...
+
+
+class Events(Protocol):
+    def subscribe(
+        self, principal: Principal, wanted: EventFilter
+    ) -> AbstractAsyncContextManager[AsyncIterator[SessionEvent]]: ...
+
+
+class ManagerStatus(Protocol):
+    async def status(self) -> Mapping[str, Any]: ...
+
+    async def set_status(self, status: str, *, force_kill: bool = False) -> None: ...
+
+    async def announcement(self) -> Mapping[str, Any]: ...
+
+    async def set_announcement(self, *, enabled: bool, message: str) -> None: ...
+
+    async def gate(self, read: bool) -> None:
+        """Raises ServerFrozen or ServiceUnavailable if the installation is not in a state for this. Cached."""
+
+
+class RateLimits(Protocol):
+    async def check(self, access_key: AccessKey, limit: int, *, claim: str | None = None) -> RateState:
+        """Count a request. Raises RateLimitExceeded over the limit; while Redis is down everything passes."""
+
+
+class Health(Protocol):
+    async def readiness(self) -> Mapping[str, str]:
+        """Component to ``ok`` or to what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    accounts: Accounts
+    sessions: Sessions
+    execution: Execution
+    events: Events
+    status: ManagerStatus
+    rate_limits: RateLimits
+    health: Health
+    #: The manager as a whole, for the GraphQL schema, which resolves across services.
+    manager: Any = None
