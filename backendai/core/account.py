@@ -75,5 +75,6 @@ class RateState:
     remaining: int
     #: Seconds.
     window: int = 900
+    allowed: bool = True
     #: Seconds since the same claim was made before; None when it is new or none was asked for.
     first_seen: float | None = None

@@ -150,11 +150,11 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events a subscriber asked for (contract 03 §7); None and the empty set leave a part open."""
+    """Which events a subscriber asked for (contract 03 §7); None leaves a part open."""
 
     session_id: UUID | None = None
     session_name: str | None = None
     owner_access_key: str | None = None
-    project: str | None = None
-    #: ``session``, ``kernel`` or both.
-    scopes: frozenset[str] = frozenset()
+    #: Name of a project.
+    group: str | None = None
+    levels: frozenset[str] = frozenset({"session", "kernel"})

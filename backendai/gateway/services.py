@@ -10,19 +10,24 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
-from backendai.core.ids import AccessKey
 from backendai.core.session import EventFilter, SessionCreated, SessionEvent, SessionRecord, SessionWish
 
 
 class Accounts(Protocol):
-    async def credential(self, access_key: AccessKey) -> Credential | None:
+    async def credential(self, access_key: str) -> Credential | None:
         """None for a key that is unknown or inactive. Cached."""
 
     async def acting_as(self, principal: Principal, owner_access_key: str | None) -> Principal:
         """Raises Forbidden or InvalidParameters by contract 01 §4."""
+
+    async def groups_of(self, principal: Principal) -> Sequence[tuple[UUID, str]]: ...
+
+    def count_query(self, access_key: str) -> None:
+        """Note one more verified request of a key; written down later, in batches."""
 
 
 class Sessions(Protocol):
@@ -61,19 +66,19 @@ class Events(Protocol):
 class ManagerStatus(Protocol):
     async def status(self) -> Mapping[str, Any]: ...
 
-    async def set_status(self, status: str, *, force_kill: bool = False) -> None: ...
+    async def set_status(self, principal: Principal, status: str, force_kill: bool) -> None: ...
 
     async def announcement(self) -> Mapping[str, Any]: ...
 
-    async def set_announcement(self, *, enabled: bool, message: str) -> None: ...
+    async def set_announcement(self, principal: Principal, enabled: bool, message: str) -> None: ...
 
-    async def gate(self, read: bool) -> None:
+    def gate(self, *, write: bool) -> None:
         """Raises ServerFrozen or ServiceUnavailable if the installation is not in a state for this. Cached."""
 
 
 class RateLimits(Protocol):
-    async def check(self, access_key: AccessKey, limit: int, *, claim: str | None = None) -> RateState:
-        """Count a request. Raises RateLimitExceeded over the limit; while Redis is down everything passes."""
+    async def check(self, access_key: str, limit: int, *, claim: str | None = None) -> RateState:
+        """Count a request and remember ``claim``. While Redis is down everything is allowed and new."""
 
 
 class Health(Protocol):
@@ -88,7 +93,7 @@ class Services:
     execution: Execution
     events: Events
     status: ManagerStatus
-    rate_limits: RateLimits
+    rate: RateLimits
     health: Health
     #: The manager as a whole, for the GraphQL schema, which resolves across services.
     manager: Any = None
