@@ -1,0 +1,47 @@
+"""A service for all clients, and each client in a home of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from live.service import Service, running_service
+from official import GENERATIONS, CannotInstall, Client, Generation, find_interpreter, install
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("clients") / "data") as service:
+        yield service
+
+
+@pytest.fixture(scope="session", params=GENERATIONS, ids=lambda generation: generation.version)
+def client(
+    request: pytest.FixtureRequest, service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Client:
+    generation: Generation = request.param
+    python = find_interpreter(generation.python)
+    if python is None:
+        pytest.skip(f"no Python {generation.python} on this machine for client {generation.version}")
+    try:
+        program = install(generation, python)
+    except CannotInstall as error:
+        if generation.required:
+            raise
+        pytest.skip(f"client {generation.version} could not be installed: {error}")
+    home = tmp_path_factory.mktemp(f"home-{generation.version}")
+    access_key, secret_key = service.keys()
+    environ = {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_STATE_HOME": str(home / "state"),
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        "BACKEND_ENDPOINT": service.endpoint,
+        "BACKEND_ENDPOINT_TYPE": "api",
+        "BACKEND_ACCESS_KEY": access_key,
+        "BACKEND_SECRET_KEY": secret_key,
+    }
+    return Client(generation, program, environ)

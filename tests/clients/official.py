@@ -1,0 +1,187 @@
+"""The official clients this project promises to serve: how to get one, and how to drive its command line."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import trio
+
+HERE = Path(__file__).parent
+#: Seconds that one command of a client may take on a loaded machine.
+COMMAND_WITHIN = 60.0
+
+
+class CannotInstall(Exception):
+    """The client could not be installed; the text is pip's last words."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One release of `backend.ai-client`, the Python it was made for and the words of its command line."""
+
+    version: str
+    python: str
+    #: Must pass wherever its Python is found; the others are skipped if they cannot be installed.
+    required: bool = True
+    #: What leads to create, info, logs, restart and terminate.
+    create: tuple[str, ...] = ("session", "create")
+    info: tuple[str, ...] = ("session", "info")
+    logs: tuple[str, ...] = ("session", "logs")
+    restart: tuple[str, ...] = ("session", "restart")
+    terminate: tuple[str, ...] = ("session", "destroy")
+    list: tuple[str, ...] = ("ps",)
+
+    @property
+    def requirements(self) -> Path:
+        return HERE / f"requirements-{self.version}.txt"
+
+
+#: No release has a command for ``interrupt``; that one goes through the library each of them also is.
+GENERATIONS = (
+    Generation(
+        "20.3.10",
+        "3.8",
+        required=False,
+        create=("start",),
+        info=("info",),
+        logs=("logs",),
+        restart=("restart",),
+        terminate=("terminate",),
+    ),
+    Generation("22.3.2", "3.10", required=False),
+    Generation("23.9.10", "3.11"),
+    Generation("25.5.2", "3.12"),
+    Generation("26.9.6", "3.13"),
+)
+
+
+def find_interpreter(version: str) -> Path | None:
+    """A working Python ``version`` ("3.12") that can make virtual environments, or None.
+
+    Candidates are tried, not trusted: a shim of a version manager is on the path even when it refuses to run.
+    """
+    for candidate in _candidates(version):
+        check = subprocess.run(
+            [candidate, "-c", "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check.returncode == 0 and check.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    name = f"python{version}"
+    places = [Path(sys.base_prefix, "bin")]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    releases = sorted(pyenv.glob(f"versions/{version}.*"), key=_release, reverse=True)
+    places += [release / "bin" for release in releases]
+    places += [Path(place) for place in os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    places += [Path("/usr/local/bin"), Path("/usr/bin")]
+    return (place / name for place in places if shutil.which(name, path=str(place)))
+
+
+def _release(directory: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", directory.name))
+
+
+def install(generation: Generation, python: Path) -> Path:
+    """The `backend.ai` program of ``generation`` in an environment of its own, made on first use.
+
+    Environments are kept in the user's cache, named after all they were made from. Safe to call from several
+    processes at once. Raises :class:`CannotInstall`.
+    """
+    origin = f"{python.resolve()}\n".encode() + generation.requirements.read_bytes()
+    digest = hashlib.sha256(origin).hexdigest()
+    cache = platformdirs.user_cache_path("backendai-tests")
+    cache.mkdir(parents=True, exist_ok=True)
+    home = cache / f"client-{generation.version}-{digest[:12]}"
+    with (cache / f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        complete = home / "complete"
+        if not complete.exists():
+            shutil.rmtree(home, ignore_errors=True)
+            _fill(home, generation, python)
+            complete.touch()
+    return home / "bin" / "backend.ai"
+
+
+def _fill(home: Path, generation: Generation, python: Path) -> None:
+    pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    steps = ([str(python), "-m", "venv", str(home)], [*pip, "install", "-r", str(generation.requirements)])
+    # PIP_CONSTRAINT, unlike -c, also reaches the environments in which pip builds old source packages
+    environ = {**os.environ, "PIP_CONSTRAINT": str(HERE / "build-constraints.txt")}
+    for command in steps:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900, check=False)
+        if done.returncode:
+            raise CannotInstall("\n".join((done.stderr or done.stdout).splitlines()[-8:]))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command of a client answered: exit code and both outputs, without colours."""
+
+    code: int
+    out: str
+    err: str
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+@dataclass(frozen=True)
+class Client:
+    """One official client with a home directory and keys."""
+
+    generation: Generation
+    program: Path
+    environ: Mapping[str, str]
+
+    async def __call__(
+        self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None
+    ) -> Said:
+        """Run one command to its end. Its standard input ends after ``stdin``."""
+        return await self._run([str(self.program), *arguments], stdin, environ or {})
+
+    async def library(self, code: str) -> Said:
+        """Run ``code`` with the client as a library; for what its command line cannot do."""
+        return await self._run([str(self.program.with_name("python")), "-c", code], "", {})
+
+    async def open(self, *arguments: str) -> trio.Process:
+        """Start a command whose output the caller reads; the caller ends it."""
+        return await trio.lowlevel.open_process(
+            [str(self.program), *arguments],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    async def _run(self, command: list[str], stdin: str, environ: Mapping[str, str]) -> Said:
+        with trio.fail_after(COMMAND_WITHIN):
+            done = await trio.run_process(
+                command,
+                stdin=stdin.encode(),
+                env={**self.environ, **environ},
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        return Said(done.returncode, plain(done.stdout), plain(done.stderr))
+
+
+def plain(text: bytes) -> str:
+    """Without the escape sequences and returns that the clients paint with."""
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text.decode(errors="replace"))
