@@ -30,7 +30,7 @@ def _prctl(option: int, *arguments: int) -> None:
 
 
 def become(uid: int, capability: int | None) -> None:
-    """Become ``uid`` (user and group, no further groups); keep at most one capability, through ``exec`` too."""
+    """Become ``uid`` (user and group, nothing else); keep at most one capability, through ``exec`` too."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     if capability is not None:
