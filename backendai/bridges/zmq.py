@@ -254,7 +254,8 @@ async def open_socket(
     ``subscribe``: prefix for SUB sockets. ``immediate``: queue only for completed connections.
     ``mandatory``: a ROUTER refuses messages for unknown peers instead of dropping them.
 
-    Raises :exc:`OSError` with the endpoint in its text when it is malformed or cannot be bound.
+    Raises :exc:`OSError` with the endpoint in its text when it is malformed or cannot be bound, and
+    :exc:`ValueError` when a key of ``curve`` is none.
     """
     async with AsyncExitStack() as stack:
         if isinstance(curve, CurveServer):
@@ -282,7 +283,10 @@ async def open_socket(
             raw.setsockopt(zmq.SUBSCRIBE, subscribe)
         if mandatory:
             raw.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        _apply_curve(raw, curve)
+        try:
+            _apply_curve(raw, curve)
+        except (zmq.ZMQError, UnicodeEncodeError):
+            raise ValueError("not a CURVE key") from None  # what it is instead may be a secret
         try:
             if bind is not None:
                 raw.bind(bind)

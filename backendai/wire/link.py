@@ -2,9 +2,10 @@
 
 Two channels, both ZeroMQ with CURVE:
 
-* **facts**: the agent's DEALER connects to the ROUTER of the process that holds the fleet lease. Heartbeats are
-  fire and forget; every :class:`Fact` is numbered and sent again until a :class:`FactAck` names it, so a fact is
-  delivered at least once and the receiver must be idempotent.
+* **facts**: the agent's DEALER connects to the ROUTER of the process that holds the fleet lease. Heartbeats
+  are fire and forget; every :class:`Fact` is numbered and sent again until a :class:`FactAck` names it, so a
+  fact is delivered at least once and the receiver must be idempotent. Numbers may be skipped: what a newer fact
+  about a kernel made pointless is no longer sent.
 * **calls**: every gateway process connects a DEALER to the agent's ROUTER. One frame pair
   ``[call id (8 bytes), message]`` each way; calls about one kernel are handled in the order they came.
 
@@ -31,10 +32,10 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
 
-# -- facts: agent to manager ------------------------------------------------------------------------------------
+# -- facts: agent to manager ---------------------------------------------------------------------------------
 
 
-class Hello(_Message, kw_only=True):
+class Hello(_Message, frozen=True, kw_only=True):
     """First word after start or when asked. Tells everything, so that nothing else has to be remembered."""
 
     agent_id: str
@@ -61,7 +62,7 @@ class NodeStat(msgspec.Struct, frozen=True, kw_only=True):
     mem_total: int = 0
 
 
-class Heartbeat(_Message, kw_only=True):
+class Heartbeat(_Message, frozen=True, kw_only=True):
     """``kernels`` lists every live kernel that belongs to a session (not the warm pool)."""
 
     agent_id: str
@@ -71,21 +72,21 @@ class Heartbeat(_Message, kw_only=True):
     node: NodeStat = NodeStat()
 
 
-class KernelPulling(_Message, kw_only=True):
+class KernelPulling(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
     reason: str = ""
 
 
-class KernelCreating(_Message, kw_only=True):
+class KernelCreating(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
 
 
-class KernelStarted(_Message, kw_only=True):
+class KernelStarted(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
     facts: KernelFacts
 
 
-class KernelFailed(_Message, kw_only=True):
+class KernelFailed(_Message, frozen=True, kw_only=True):
     """The kernel never reached RUNNING. ``code`` is stable, ``detail`` is for the person (log tail, hint)."""
 
     kernel_id: UUID
@@ -93,7 +94,7 @@ class KernelFailed(_Message, kw_only=True):
     detail: str = ""
 
 
-class KernelTerminated(_Message, kw_only=True):
+class KernelTerminated(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
     reason: str
     exit_code: int | None = None
@@ -103,7 +104,7 @@ class KernelTerminated(_Message, kw_only=True):
 KernelEvent = KernelPulling | KernelCreating | KernelStarted | KernelFailed | KernelTerminated
 
 
-class Fact(_Message, kw_only=True):
+class Fact(_Message, frozen=True, kw_only=True):
     """``seq`` counts from 1 within one ``boot_id``."""
 
     agent_id: str
@@ -112,7 +113,7 @@ class Fact(_Message, kw_only=True):
     event: KernelEvent
 
 
-class Goodbye(_Message, kw_only=True):
+class Goodbye(_Message, frozen=True, kw_only=True):
     """A planned stop. Kernels stay with their runners unless ``reason`` is ``shutdown``."""
 
     agent_id: str
@@ -123,24 +124,24 @@ class Goodbye(_Message, kw_only=True):
 AgentMessage = Hello | Heartbeat | Fact | Goodbye
 
 
-# -- facts: manager to agent ------------------------------------------------------------------------------------
+# -- facts: manager to agent ---------------------------------------------------------------------------------
 
 
-class SayHello(_Message, kw_only=True):
+class SayHello(_Message, frozen=True, kw_only=True):
     """The manager does not know this agent or boot: introduce yourself."""
 
     reason: str = "unknown"
 
 
-class HelloAccepted(_Message, kw_only=True):
+class HelloAccepted(_Message, frozen=True, kw_only=True):
     boot_id: str
 
 
-class HelloRefused(_Message, kw_only=True):
+class HelloRefused(_Message, frozen=True, kw_only=True):
     reason: str
 
 
-class FactAck(_Message, kw_only=True):
+class FactAck(_Message, frozen=True, kw_only=True):
     boot_id: str
     seq: int
 
@@ -148,80 +149,85 @@ class FactAck(_Message, kw_only=True):
 ManagerMessage = SayHello | HelloAccepted | HelloRefused | FactAck
 
 
-# -- calls: manager to agent ------------------------------------------------------------------------------------
+# -- calls: manager to agent ---------------------------------------------------------------------------------
 
 
-class CreateKernel(_Message, kw_only=True):
+class CreateKernel(_Message, frozen=True, kw_only=True):
     """Answered with ``Done`` once accepted; the outcome follows as a fact. Repeating it is harmless."""
 
     spec: KernelSpec
 
 
-class DestroyKernel(_Message, kw_only=True):
-    """Answered with ``Destroyed`` once the end is under way. Unknown kernels answer too: the wish is fulfilled."""
+class DestroyKernel(_Message, frozen=True, kw_only=True):
+    """Answered with ``Destroyed`` once the end is under way, and for unknown kernels: the wish is fulfilled."""
 
     kernel_id: UUID
     reason: str
     forced: bool = False
 
 
-class RestartKernel(_Message, kw_only=True):
+class RestartKernel(_Message, frozen=True, kw_only=True):
     """New processes on the same scratch directory; the outcome follows as a ``KernelStarted`` fact."""
 
     kernel_id: UUID
 
 
-class RunCode(_Message, kw_only=True):
+class RunCode(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
     request: RunRequest
 
 
-class InterruptKernel(_Message, kw_only=True):
+class InterruptKernel(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
 
 
-class CompleteCode(_Message, kw_only=True):
+class CompleteCode(_Message, frozen=True, kw_only=True):
     kernel_id: UUID
     request: CompletionRequest
 
 
-class ReadLogs(_Message, kw_only=True):
+class ReadLogs(_Message, frozen=True, kw_only=True):
     """The last ``limit`` bytes of everything the kernel printed."""
 
     kernel_id: UUID
     limit: int = 10 << 20
 
 
-class Ping(_Message, kw_only=True):
+class Ping(_Message, frozen=True, kw_only=True):
     pass
 
 
-AgentCall = CreateKernel | DestroyKernel | RestartKernel | RunCode | InterruptKernel | CompleteCode | ReadLogs | Ping
+AgentCall = (
+    CreateKernel | DestroyKernel | RestartKernel | RunCode | InterruptKernel | CompleteCode | ReadLogs | Ping
+)
 
 
-class Done(_Message, kw_only=True):
+class Done(_Message, frozen=True, kw_only=True):
     pass
 
 
-class Destroyed(_Message, kw_only=True):
+class Destroyed(_Message, frozen=True, kw_only=True):
     last_stat: KernelStat | None = None
 
 
-class RunAnswered(_Message, kw_only=True):
+class RunAnswered(_Message, frozen=True, kw_only=True):
     reply: RunReply
 
 
-class Completions(_Message, kw_only=True):
+class Completions(_Message, frozen=True, kw_only=True):
     matches: tuple[str, ...]
 
 
-class Logs(_Message, kw_only=True):
+class Logs(_Message, frozen=True, kw_only=True):
     text: str
     truncated: bool = False
 
 
-class Refused(_Message, kw_only=True):
-    """``code`` is ``no-such-kernel``, ``no-such-image``, ``no-capacity``, ``busy``, ``kernel-exited`` or ``failed``."""
+class Refused(_Message, frozen=True, kw_only=True):
+    """``code`` is ``no-such-kernel``, ``no-such-image``, ``no-capacity``, ``busy``, ``kernel-exited`` or
+    ``failed``, or what the runner refused a run with: ``no-such-run``, ``not-waiting-input``, ``bad-request``,
+    ``unsupported``.
+    """
 
     code: str
     msg: str = ""
@@ -232,10 +238,10 @@ AgentAnswer = Done | Destroyed | RunAnswered | Completions | Logs | Refused
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder()
-_agent_messages = msgspec.msgpack.Decoder(AgentMessage)
-_manager_messages = msgspec.msgpack.Decoder(ManagerMessage)
-_calls = msgspec.msgpack.Decoder(AgentCall)
-_answers = msgspec.msgpack.Decoder(AgentAnswer)
+_agent_messages: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)
+_manager_messages: msgspec.msgpack.Decoder[ManagerMessage] = msgspec.msgpack.Decoder(ManagerMessage)
+_calls: msgspec.msgpack.Decoder[AgentCall] = msgspec.msgpack.Decoder(AgentCall)
+_answers: msgspec.msgpack.Decoder[AgentAnswer] = msgspec.msgpack.Decoder(AgentAnswer)
 
 
 class MalformedMessage(Exception):

@@ -1,0 +1,206 @@
+"""Calls from the manager to its agents, over standing encrypted connections."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+import trio
+
+from backendai.bridges.zmq import CurveClient, SocketType, ZmqSocket, open_socket
+from backendai.manager.settings import ManagerKeys
+from backendai.wire.link import (
+    MAX_MESSAGE_BYTES,
+    AgentAnswer,
+    AgentCall,
+    MalformedMessage,
+    decode_answer,
+    encode,
+)
+
+log = structlog.get_logger(__name__)
+
+#: A connection nobody has used for this long is closed.
+IDLE_AFTER = timedelta(minutes=5)
+#: How often the other end of a quiet connection is probed.
+_PROBE_INTERVAL = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAddress:
+    """Where an agent takes calls, as its Hello said: ``tcp://host:port`` and its CURVE public key, if any."""
+
+    address: str
+    public_key: str = ""
+
+
+class AgentUnreachable(Exception):
+    """The agent gave no answer; whether it did what was asked is unknown. ``why`` is for the person."""
+
+    def __init__(self, target: AgentAddress, why: str) -> None:
+        super().__init__(f"agent at {target.address}: {why}")
+        self.target = target
+        self.why = why
+
+
+class AgentCaller(Protocol):
+    """What services know of :class:`AgentLinks`, so that its in-memory twin can take the place."""
+
+    async def call(self, target: AgentAddress, message: AgentCall, *, timeout: float) -> AgentAnswer:
+        """Ask and wait for the answer, at most ``timeout`` seconds.
+
+        Raises :exc:`AgentUnreachable`. Cancellation abandons the wait; the call may be carried out all the
+        same.
+        """
+        ...
+
+
+class _Pending:
+    """A call under way; its answer is put here."""
+
+    __slots__ = ("answer", "event")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.answer: AgentAnswer | None = None
+
+
+class _Link:
+    """The connection to one address with one key."""
+
+    def __init__(self, target: AgentAddress, keys: ManagerKeys | None) -> None:
+        self._target = target
+        self._keys = keys
+        self._pending: dict[bytes, _Pending] = {}
+        self._ids = itertools.count(1)
+        self._order = trio.StrictFIFOLock()
+        self._socket: ZmqSocket | None = None
+        self._opened = trio.Event()
+        self._failure = ""
+        self.last_used = trio.current_time()
+
+    async def call(self, message: AgentCall, timeout: float) -> AgentAnswer:
+        frames = [next(self._ids).to_bytes(8, "big"), encode(message)]
+        if len(frames[1]) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"{type(message).__name__} of {len(frames[1])} bytes")
+        pending = self._pending[frames[0]] = _Pending()
+        sent = False
+        try:
+            with trio.move_on_after(timeout):
+                await self._send(frames)
+                sent = True
+                await pending.event.wait()
+        finally:
+            del self._pending[frames[0]]
+            self.last_used = trio.current_time()
+        if pending.answer is not None:
+            return pending.answer
+        why = self._failure or (
+            f"no answer within {timeout:g} s" if sent else f"no connection within {timeout:g} s"
+        )
+        raise AgentUnreachable(self._target, why)
+
+    async def _send(self, frames: list[bytes]) -> None:
+        """In the order of the calls, also while the connection is not there yet."""
+        if self._socket is not None and not self._order.locked():
+            with suppress(trio.WouldBlock):
+                self._socket.send_nowait(frames)
+                return
+        async with self._order:
+            await self._opened.wait()
+            if self._socket is None:
+                raise AgentUnreachable(self._target, self._failure)
+            await self._socket.send(frames)
+
+    async def run(self) -> None:
+        """Receive answers until nothing has been asked for a while."""
+        try:
+            async with self._open() as self._socket:
+                self._opened.set()
+                while self._pending or trio.current_time() < self.last_used + IDLE_AFTER.total_seconds():
+                    with trio.move_on_after(IDLE_AFTER.total_seconds()):
+                        while True:
+                            self._take(await self._socket.recv())
+        except (OSError, ValueError) as error:
+            self._failure = str(error)
+        finally:
+            self._failure = self._failure or "the link was closed"
+            self._socket = None
+            self._opened.set()
+            for pending in self._pending.values():
+                pending.event.set()
+
+    def _open(self) -> AbstractAsyncContextManager[ZmqSocket]:
+        if (self._keys is None) != (self._target.public_key == ""):
+            raise ValueError("one side wants encryption, the other has none")
+        curve = None
+        if self._keys is not None:
+            curve = CurveClient(self._keys.public_key, self._keys.secret_key, self._target.public_key)
+        return open_socket(
+            SocketType.DEALER,
+            connect=self._target.address,
+            curve=curve,
+            max_message=MAX_MESSAGE_BYTES,
+            heartbeat=_PROBE_INTERVAL,
+            immediate=True,
+        )
+
+    def _take(self, frames: list[bytes]) -> None:
+        pending = self._pending.get(frames[0])
+        if pending is None or len(frames) != 2:  # an answer that came after its deadline
+            return
+        try:
+            pending.answer = decode_answer(frames[1])
+        except MalformedMessage as error:
+            log.warning("link.malformed-answer", agent=self._target.address, error=str(error))
+            return
+        pending.event.set()
+
+
+class AgentLinks:
+    """All connections to agents of this process. Made by :func:`open_agent_links`."""
+
+    def __init__(self, nursery: trio.Nursery, keys: ManagerKeys | None) -> None:
+        self._nursery = nursery
+        self._keys = keys
+        self._links: dict[AgentAddress, _Link] = {}
+
+    async def call(self, target: AgentAddress, message: AgentCall, *, timeout: float) -> AgentAnswer:
+        """Ask and wait for the answer, at most ``timeout`` seconds; calls leave in the order they are made.
+
+        Raises :exc:`AgentUnreachable`. Cancellation abandons the wait; the call may be carried out all the
+        same.
+        """
+        link = self._links.get(target)
+        if link is None:
+            link = self._links[target] = _Link(target, self._keys)
+            self._nursery.start_soon(self._keep, target, link, name=f"link to {target.address}")
+        return await link.call(message, timeout)
+
+    async def _keep(self, target: AgentAddress, link: _Link) -> None:
+        try:
+            await link.run()
+        finally:
+            del self._links[target]
+
+
+@asynccontextmanager
+async def open_agent_links(keys: ManagerKeys | None) -> AsyncIterator[AgentLinks]:
+    """Links that are made at the first call to an address and kept until unused for :data:`IDLE_AFTER`.
+
+    Without ``keys`` nothing is encrypted. Calls still under way at the end raise :exc:`AgentUnreachable`.
+    """
+    body_error: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield AgentLinks(nursery, keys)
+        except Exception as error:  # carried past the nursery, which would wrap it in a group
+            body_error = error
+        nursery.cancel_scope.cancel()
+    if body_error is not None:
+        raise body_error

@@ -1,0 +1,122 @@
+"""The manager-agent channel without a network, for tests that lose, delay, double and reorder messages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from backendai.manager.link import AgentAddress, AgentUnreachable
+from backendai.manager.listener import FactHandler
+from backendai.wire.link import (
+    AgentAnswer,
+    AgentCall,
+    AgentMessage,
+    ManagerMessage,
+    decode_agent_message,
+    decode_answer,
+    decode_call,
+    decode_manager_message,
+    encode,
+)
+
+CallHandler = Callable[[AgentCall], Awaitable[AgentAnswer]]
+AnswerHandler = Callable[[ManagerMessage], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Faults:
+    """What the network does to each message, each way. Probabilities from 0 to 1, delays in seconds.
+
+    Messages overtake each other when ``max_delay`` is above 0. May be changed at any time.
+    """
+
+    drop: float = 0.0
+    double: float = 0.0
+    max_delay: float = 0.0
+
+
+class MemoryNetwork:
+    """Connects one manager with any number of agents; every message is encoded and decoded on its way.
+
+    ``calls`` has the same ``call`` as :class:`~backendai.manager.link.AgentLinks`. Deliveries are tasks of
+    ``nursery``; a handler that raises brings it down, as a test wants it. With an autojump clock delays cost
+    no time. The same ``seed`` gives the same faults for the same messages in the same order.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        facts: FactHandler,
+        *,
+        faults: Faults | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.faults = faults or Faults()
+        #: Addresses that nothing reaches and nothing leaves.
+        self.cut_off: set[str] = set()
+        self._nursery = nursery
+        self._facts = facts
+        self._random = random.Random(seed)  # noqa: S311  faults need to be repeatable, not secret
+        self._agents: dict[str, CallHandler] = {}
+
+    def join(
+        self, address: AgentAddress, calls: CallHandler, answers: AnswerHandler
+    ) -> Callable[[AgentMessage], None]:
+        """Put an agent at ``address``; returns how it sends to the manager, which never blocks."""
+        self._agents[address.address] = calls
+
+        def send(message: AgentMessage) -> None:
+            data = encode(message)
+
+            async def arrive() -> None:
+                answer = await self._facts(address.public_key, decode_agent_message(data))
+                if answer is not None:
+                    reply = encode(answer)
+                    self._carry(address.address, lambda: answers(decode_manager_message(reply)))
+
+            self._carry(address.address, arrive)
+
+        return send
+
+    def leave(self, address: AgentAddress) -> None:
+        """The agent at ``address`` is gone; calls to it run into their time-out."""
+        self._agents.pop(address.address, None)
+
+    async def call(self, target: AgentAddress, message: AgentCall, *, timeout: float) -> AgentAnswer:
+        """As :meth:`backendai.manager.link.AgentLinks.call`."""
+        data = encode(message)
+        answered = trio.Event()
+        answers: list[bytes] = []
+
+        async def come_back(answer: bytes) -> None:
+            answers.append(answer)
+            answered.set()
+
+        async def arrive() -> None:
+            handler = self._agents.get(target.address)
+            if handler is not None:
+                answer = encode(await handler(decode_call(data)))
+                self._carry(target.address, lambda: come_back(answer))
+
+        self._carry(target.address, arrive)
+        with trio.move_on_after(timeout):
+            await answered.wait()
+        if not answers:
+            raise AgentUnreachable(target, f"no answer within {timeout:g} s")
+        return decode_answer(answers[0])
+
+    def _carry(self, address: str, arrive: Callable[[], Awaitable[None]]) -> None:
+        copies = 1 + (self._random.random() < self.faults.double)
+        for _ in range(copies):
+            if self._random.random() >= self.faults.drop:
+                delay = self._random.random() * self.faults.max_delay
+                self._nursery.start_soon(self._travel, address, delay, arrive)
+
+    async def _travel(self, address: str, delay: float, arrive: Callable[[], Awaitable[None]]) -> None:
+        if delay:
+            await trio.sleep(delay)
+        if address not in self.cut_off:
+            await arrive()

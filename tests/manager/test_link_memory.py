@@ -1,0 +1,86 @@
+"""The in-memory twin misbehaves as told, and only then."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+import trio
+import trio.testing
+
+from backendai.manager.link import AgentAddress, AgentUnreachable
+from backendai.manager.memory_link import Faults, MemoryNetwork
+from backendai.wire.link import (
+    AgentAnswer,
+    AgentCall,
+    AgentMessage,
+    Done,
+    Fact,
+    FactAck,
+    KernelCreating,
+    ManagerMessage,
+    Ping,
+)
+
+TARGET = AgentAddress("memory://a", "key")
+
+
+def fact(seq: int) -> Fact:
+    return Fact(agent_id="a", boot_id="b", seq=seq, event=KernelCreating(kernel_id=uuid4()))
+
+
+async def test_a_good_network_delivers(autojump_clock: trio.testing.MockClock) -> None:
+    acks: list[ManagerMessage] = []
+
+    async def facts(sender_key: str, message: AgentMessage) -> ManagerMessage:
+        assert sender_key == "key"
+        assert isinstance(message, Fact)
+        return FactAck(boot_id="b", seq=message.seq)
+
+    async def calls(message: AgentCall) -> AgentAnswer:
+        return Done()
+
+    async def answers(message: ManagerMessage) -> None:
+        acks.append(message)
+
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery, facts)
+        send = network.join(TARGET, calls, answers)
+        assert await network.call(TARGET, Ping(), timeout=1) == Done()
+        send(fact(1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert acks == [FactAck(boot_id="b", seq=1)]
+        network.cut_off.add(TARGET.address)
+        with pytest.raises(AgentUnreachable):
+            await network.call(TARGET, Ping(), timeout=1)
+        network.cut_off.clear()
+        network.leave(TARGET)
+        with pytest.raises(AgentUnreachable):
+            await network.call(TARGET, Ping(), timeout=1)
+
+
+async def test_a_bad_network_drops_doubles_and_reorders(autojump_clock: trio.testing.MockClock) -> None:
+    seen: list[int] = []
+
+    async def facts(sender_key: str, message: AgentMessage) -> None:
+        assert isinstance(message, Fact)
+        seen.append(message.seq)
+
+    async def calls(message: AgentCall) -> AgentAnswer:
+        return Done()
+
+    async def answers(message: ManagerMessage) -> None:
+        raise AssertionError
+
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery, facts, faults=Faults(drop=0.2, double=0.2, max_delay=5), seed=1)
+        send = network.join(TARGET, calls, answers)
+        for seq in range(100):
+            send(fact(seq))
+        await trio.sleep(10)
+        assert seen != sorted(seen)
+        assert len(seen) != len(set(seen))
+        assert set(seen) < set(range(100))
+        network.faults.drop = 1
+        with pytest.raises(AgentUnreachable):
+            await network.call(TARGET, Ping(), timeout=1)
