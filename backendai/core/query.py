@@ -1,4 +1,4 @@
-"""The filter and order languages of list queries (contract 06 §2), from text to a typed tree.
+"""What a list query asks for: the filter and order languages (contract 06 §2) as typed trees, and selections.
 
 Pure: what a column is called in SQL, and which values it takes, is known to ``storage.listing`` alone. The
 filter language has no operator precedence: everything after a ``!`` or a combining operator is its right
@@ -9,10 +9,10 @@ little.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from backendai.core.errors import InvalidParameters
 
@@ -89,6 +89,30 @@ Filter = Comparison | Not | And | Or
 class OrderItem:
     name: str
     ascending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is wanted of each record: its plain fields, and records that belong to it.
+
+    ``relations`` is keyed by where the related records are to be put in the answer: the relation's name, with
+    its arguments when it has any, so that one relation can be asked for twice with different arguments.
+    """
+
+    fields: frozenset[str] = frozenset()
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Plain fields and places of relations together."""
+        return self.fields.union(self.relations)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    name: str
+    arguments: Mapping[str, Any]
+    selection: Selection
 
 
 class _Token(NamedTuple):

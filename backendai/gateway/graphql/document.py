@@ -1,7 +1,7 @@
 """From query text to a checked document.
 
-Checked documents are kept, since clients send the same few texts again and again. What a hostile text may cost is
-bounded before the costly checks: by characters, tokens, nesting, and the number of selections and fragments.
+Checked documents are kept, since clients send the same few texts again and again. What a hostile text may
+cost is bounded before the costly checks: by characters, tokens, nesting, and the number of selections.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ def _read(text: str) -> Document:
 _read_kept = lru_cache(maxsize=_KEPT)(_read)
 
 
-# -- bounds -----------------------------------------------------------------------------------------------------
+# -- bounds --------------------------------------------------------------------------------------------------
 
 
 def _check_size(ast: DocumentNode) -> bool:
-    """Refuse a document that is too large to be checked cheaply; tells whether any selection is conditional."""
+    """Refuse a document too large to be checked cheaply; tells whether any selection is conditional."""
     selections = fragments = 0
     conditional = False
     for definition in ast.definitions:
@@ -175,7 +175,7 @@ def _selections(selection_set: SelectionSetNode, depth: int) -> Iterator[tuple[A
             yield from _selections(inner, depth + isinstance(node, FieldNode))
 
 
-# -- leniency ---------------------------------------------------------------------------------------------------
+# -- leniency ------------------------------------------------------------------------------------------------
 
 
 class _UseSites(Visitor):
@@ -233,7 +233,7 @@ def _acceptable(built: GraphQLSchema, declared: Any, used: Any) -> bool:
 def _relaxed(value: Any, type_: Any) -> Any:
     """A variable's value in the form the strict coercion takes.
 
-    Numbers may come as text and texts as numbers, and input objects may have fields of newer protocol versions.
+    Numbers may come as text and texts as numbers, and input objects may have fields of newer protocols.
     """
     if is_non_null_type(type_):
         return _relaxed(value, type_.of_type)

@@ -1,4 +1,4 @@
-"""The schema, built once from ``schema.graphql``, and how its scalars travel in and out (contract 06 §4.1)."""
+"""The schema, built once from ``schema.graphql``, and how its scalars travel (contract 06 §4.1)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def schema() -> GraphQLSchema:
         scalar = built.type_map[name]
         if not isinstance(scalar, GraphQLScalarType):
             raise TypeError(f"{name} is not a scalar")
-        scalar.coerce_output_value = write  # type: ignore[method-assign]
-        scalar.coerce_input_value = read  # type: ignore[method-assign]
+        scalar.coerce_output_value = write
+        scalar.coerce_input_value = read
     return built
 
 
@@ -55,7 +55,7 @@ def _read_time(value: Any) -> datetime:
 
 
 def _write_json(value: Any) -> str:
-    """Text from the database is JSON text already; anything else is written in the separators clients expect."""
+    """Text from the database is JSON text already; all else is written with the separators clients expect."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
