@@ -68,6 +68,15 @@ class Api:
             base_url=service.endpoint, auth=Signature(*service.keys(admin=admin)), timeout=timeout
         )
 
+    @classmethod
+    def like(cls, other: Api) -> Api:
+        """Another connection with the same keys; for use beside a stream."""
+        copy = cls.__new__(cls)
+        copy.http = httpx.Client(
+            base_url=other.http.base_url, auth=other.http.auth, timeout=other.http.timeout
+        )
+        return copy
+
     def __enter__(self) -> Api:
         return self
 
@@ -88,6 +97,14 @@ class Api:
     def info(self, session: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.call("GET", f"/session/{session}")
         return answer
+
+    def status(self, session: str) -> str:
+        """Status of a live session; GONE where there is none of that name."""
+        response = self.http.get(f"/session/{session}")
+        if response.status_code == 404:
+            return "GONE"
+        response.raise_for_status()
+        return str(response.json()["status"])
 
     def destroy(self, session: str) -> None:
         self.call("DELETE", f"/session/{session}")
