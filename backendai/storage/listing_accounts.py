@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from backendai.core.session import SessionStatus
 from backendai.storage.listing import Column, Kind, Listing
 
@@ -139,6 +141,15 @@ KEYPAIRS = Listing(
         "ssh_public_key": Column("k.ssh_public_key"),
     },
     orders={name: column.sql for name, column in _KEYPAIR_COLUMNS.items()},
+)
+
+#: The same list without the secret keys of superadmins.
+KEYPAIRS_WITHOUT_SUPERIORS = replace(
+    KEYPAIRS,
+    fields={
+        **KEYPAIRS.fields,
+        "secret_key": "CASE WHEN u.role <> 'superadmin' THEN k.secret_key END",
+    },
 )
 
 POLICIES = Listing(
