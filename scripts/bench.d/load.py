@@ -1,7 +1,7 @@
 """A closed-loop load of signed requests: N kept connections, each sending its next request once answered.
 
-One thread and one epoll loop, so that the generator costs little; every request is signed before the clock runs,
-so that what is timed is the server. Prints one JSON object. Drives loopback addresses only.
+One thread and one epoll loop, so that the generator costs little; every request is signed before the
+clock runs, so that what is timed is the server. Prints one JSON object. Drives loopback addresses only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from live.api import signed_headers
 
-#: Distinct signed requests, used in turn; as many as a server's caches might be fooled by.
-PREPARED = 512
+#: Requests signed beforehand; more than are ever sent: a server may refuse a signature it has seen.
+PREPARED = 20_000
 #: An answer later than this is a failure.
 PATIENCE = 30.0
 MICROSECOND = timedelta(microseconds=1)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from live.environments import CannotInstall
 from live.service import Service, running_service
-from official import GENERATIONS, CannotInstall, Client, Generation, find_interpreter, install
+from official import GENERATIONS, Client, Generation, find_interpreter, install
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -13,16 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 import trio
+from live.environments import environment
 
 HERE = Path(__file__).parent
 #: Seconds that one command of a client may take on a loaded machine.
 COMMAND_WITHIN = 60.0
-
-
-class CannotInstall(Exception):
-    """The client could not be installed; the text is pip's last words."""
 
 
 @dataclass(frozen=True)
@@ -98,35 +92,10 @@ def _release(directory: Path) -> tuple[int, ...]:
 
 
 def install(generation: Generation, python: Path) -> Path:
-    """The `backend.ai` program of ``generation`` in an environment of its own, made on first use.
-
-    Environments are kept in the user's cache, named after all they were made from. Safe to call from several
-    processes at once. Raises :class:`CannotInstall`.
-    """
-    origin = f"{python.resolve()}\n".encode() + generation.requirements.read_bytes()
-    digest = hashlib.sha256(origin).hexdigest()
-    cache = platformdirs.user_cache_path("backendai-tests")
-    cache.mkdir(parents=True, exist_ok=True)
-    home = cache / f"client-{generation.version}-{digest[:12]}"
-    with (cache / f"{home.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        complete = home / "complete"
-        if not complete.exists():
-            shutil.rmtree(home, ignore_errors=True)
-            _fill(home, generation, python)
-            complete.touch()
+    """The `backend.ai` program of ``generation``. Raises :class:`live.environments.CannotInstall`."""
+    name = f"client-{generation.version}"
+    home = environment(name, python, generation.requirements, HERE / "build-constraints.txt")
     return home / "bin" / "backend.ai"
-
-
-def _fill(home: Path, generation: Generation, python: Path) -> None:
-    pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    steps = ([str(python), "-m", "venv", str(home)], [*pip, "install", "-r", str(generation.requirements)])
-    # PIP_CONSTRAINT, unlike -c, also reaches the environments in which pip builds old source packages
-    environ = {**os.environ, "PIP_CONSTRAINT": str(HERE / "build-constraints.txt")}
-    for command in steps:
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900, check=False)
-        if done.returncode:
-            raise CannotInstall("\n".join((done.stderr or done.stdout).splitlines()[-8:]))
 
 
 @dataclass(frozen=True)
