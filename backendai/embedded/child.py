@@ -152,11 +152,17 @@ def start_child(spec: ChildSpec) -> Child:
 
 
 @asynccontextmanager
-async def open_child(spec: ChildSpec) -> AsyncIterator[Child]:
-    """A child for the length of the body; stopped, at worst killed, after it."""
-    child = start_child(spec)
+async def stopping(child: Child) -> AsyncIterator[Child]:
+    """Stop a child, at worst kill it, after the body."""
     try:
         yield child
     finally:
         await child.stop()
         child.close()
+
+
+@asynccontextmanager
+async def open_child(spec: ChildSpec) -> AsyncIterator[Child]:
+    """A child for the length of the body; stopped, at worst killed, after it."""
+    async with stopping(start_child(spec)) as child:
+        yield child

@@ -1,0 +1,75 @@
+"""``backendai db``: the tables."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+import trio
+
+from backendai.cli import catalogue as c
+from backendai.cli.build import database_url
+from backendai.cli.options import Settings
+from backendai.cli.options_on_click import takes
+
+
+@click.group()
+def db() -> None:
+    """Bring the database to this version's tables, or compare."""
+
+
+@db.command()
+@takes(*c.DATABASE_COMMAND)
+def upgrade(settings: Settings) -> None:
+    """Apply every migration that is missing."""
+    from backendai.storage import migrate
+
+    url = database_url(settings).reveal()
+    before = migrate.current(url)
+    migrate.upgrade(url)
+    after = migrate.current(url)
+    click.echo(f"at {after}, nothing to do" if before == after else f"from {before or 'nothing'} to {after}")
+
+
+@db.command()
+@takes(*c.DATABASE_COMMAND)
+def current(settings: Settings) -> int:
+    """Print the revision of the database and the one this version needs; exit status 1 when they differ."""
+    from backendai.storage import migrate
+
+    found, needed = migrate.current(database_url(settings).reveal()), migrate.newest()
+    click.echo(f"{found or 'none'} (needed: {needed})")
+    return 0 if found == needed else 1
+
+
+@db.command()
+@click.option("--embedded", is_flag=True, help="Compare with what the migrations make of an empty database.")
+@takes(*c.DATABASE_COMMAND)
+def check(settings: Settings, *, embedded: bool) -> int:
+    """Tell how the tables differ from what this version expects; exit status 1 when they do."""
+    from backendai.storage import migrate
+
+    if embedded:
+        differences = trio.run(_check_migrations)
+    else:
+        differences = migrate.check_drift(database_url(settings).reveal())
+    for difference in differences:
+        click.echo(difference)
+    if not differences:
+        click.echo("the tables are as they should be")
+    return 1 if differences else 0
+
+
+async def _check_migrations() -> list[str]:
+    from backendai.embedded.postgres import open_postgres
+    from backendai.storage import migrate
+
+    with tempfile.TemporaryDirectory(prefix="backendai-", ignore_cleanup_errors=True) as name:
+        place = Path(name)
+        os.chmod(name, 0o711)  # noqa: S103  (root's PostgreSQL is another user and passes through)
+        async with open_postgres(place / "postgres", place, durable=False) as postgres:
+            url = postgres.url.reveal()
+            await trio.to_thread.run_sync(migrate.upgrade, url)
+            return await trio.to_thread.run_sync(migrate.check_drift, url)

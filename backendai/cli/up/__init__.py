@@ -1,0 +1,1 @@
+"""`backendai up`: databases, gateway and one agent as one supervised tree."""

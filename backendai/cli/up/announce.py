@@ -1,0 +1,86 @@
+"""What ``up`` tells the person, and the programs, that started it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backendai.storage.seed import FirstAccounts
+
+#: Beside the data: how to reach the running service, for ``backendai request`` and its like.
+CONNECTION_FILE = "up.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    endpoint: str
+    endpoint_tls: str
+    accounts: FirstAccounts
+    pids: Mapping[str, int]
+    data_dir: Path
+    authority: Path | None
+
+    def as_json(self) -> str:
+        """One line, secrets included: the caller shows it to nobody but the owner."""
+        return json.dumps(
+            {
+                "endpoint": self.endpoint,
+                "endpoint_tls": self.endpoint_tls,
+                "access_key": self.accounts.access_key,
+                "secret_key": self.accounts.secret_key.reveal(),
+                "admin_access_key": self.accounts.admin_access_key,
+                "admin_secret_key": self.accounts.admin_secret_key.reveal(),
+                "pids": dict(self.pids),
+            }
+        )
+
+    def as_text(self, *, default_place: bool) -> str:
+        keys = self.accounts
+        place = "" if default_place else f" --data-dir {self.data_dir}"
+        trust = f" (authority: {self.authority})" if self.authority else ""
+        return f"""
+backendai is up.
+
+  endpoint      {self.endpoint}
+  with TLS      {self.endpoint_tls}{trust}
+  access key    {keys.access_key}
+  secret key    {keys.secret_key.reveal()}
+  as admin      {keys.admin_access_key}  {keys.admin_secret_key.reveal()}
+  data, logs    {self.data_dir}, {self.data_dir / "logs"}
+
+Run code with the official client (pip install backend.ai-client):
+
+  export BACKEND_ENDPOINT={self.endpoint} BACKEND_ENDPOINT_TYPE=api \\
+         BACKEND_ACCESS_KEY={keys.access_key} BACKEND_SECRET_KEY={keys.secret_key.reveal()}
+  backend.ai run -c 'print(1+1)' python
+
+Run code with curl (`sign` writes the signed headers):
+
+  backendai sign{place} POST /session '{{"image": "python", "clientSessionToken": "first"}}' | curl -K -
+  backendai sign{place} POST /session/first '{{"mode": "query", "runId": "1", "code": "print(1+1)"}}' | curl
+  -K -
+
+Open a shell:
+
+  backendai shell{place} python
+
+Ctrl-C stops everything.
+"""
+
+
+@contextmanager
+def connection_file(announcement: Announcement) -> Iterator[None]:
+    """Leave the announcement beside the data for the length of the body, readable by the owner only."""
+    path = announcement.data_dir / CONNECTION_FILE
+    unfinished = path.with_name(path.name + ".new")
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(announcement.as_json() + "\n")
+    unfinished.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,102 @@
+"""The two directories of an installation: one that is kept, and one for sockets that goes when it stops."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Sockets of ours have names of up to 40 characters; the kernel takes paths of up to 107.
+_LONGEST_RUNTIME_PATH = 60
+
+
+class PlaceTaken(Exception):
+    """Another process holds the directory."""
+
+    def __init__(self, directory: Path, holder: str) -> None:
+        self.directory = directory
+        self.holder = holder
+        super().__init__(f"{directory} is in use by process {holder}")
+
+
+class PlaceUnfit(Exception):
+    """A directory cannot be made, or is not ours alone; says which and why."""
+
+
+@contextmanager
+def claim_directory(directory: Path) -> Iterator[None]:
+    """Make the directory where missing and hold it for the length of the body, this process alone.
+
+    The claim ends with the process, however it ends. Raises :class:`PlaceTaken`, :class:`PlaceUnfit`.
+    """
+    try:
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PlaceUnfit(f"{directory} cannot be used: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 32).decode(errors="replace").strip()
+            raise PlaceTaken(directory, holder or "unknown") from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def open_runtime_directory(directory: Path) -> Iterator[Path]:
+    """A directory with a short path for the sockets of the installation in ``directory``; gone after the
+    body.
+
+    Its path is always the same for one ``directory``, whose holder calls this: what a killed predecessor
+    left is removed. Others may pass through it but not list it. Raises :class:`PlaceUnfit`.
+    """
+    name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
+    place = _runtime_base() / name
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir(mode=0o711)
+    except OSError as error:
+        raise PlaceUnfit(f"{place} cannot be made: {error.strerror}") from None
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _runtime_base() -> Path:
+    """The directory above all runtime directories of this user, made where missing."""
+    uid = os.geteuid()
+    wanted = [Path("/run/backendai")] if uid == 0 else []
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        wanted.append(Path(os.environ["XDG_RUNTIME_DIR"], "backendai"))
+    wanted += [Path(tempfile.gettempdir(), f"backendai-{uid}"), Path(f"/tmp/backendai-{uid}")]  # noqa: S108
+    reasons = []
+    for base in wanted:
+        if len(os.fsencode(base)) > _LONGEST_RUNTIME_PATH:
+            continue
+        try:
+            base.mkdir(mode=0o711, exist_ok=True)
+        except OSError as error:
+            reasons.append(f"{base}: {error.strerror}")
+            continue
+        if _is_ours(base):
+            return base
+        reasons.append(f"{base}: belongs to somebody else")
+    raise PlaceUnfit("no directory for sockets: " + "; ".join(reasons))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can put anything into it. A link would be followed to where others choose."""
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
