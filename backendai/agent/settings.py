@@ -39,7 +39,10 @@ class AgentSettings:
     warm_images: tuple[str, ...] = ()
     #: How long a runner waits for an agent before it ends its kernel and itself.
     orphan_timeout: timedelta = timedelta(minutes=10)
-    #: Resources offered; None measures the host. cpu in cores (may exceed the host: overbooking), memory in bytes.
+    #: What a stop does with the kernels: leave them to their runners for the next start, or end them.
+    keep_kernels: bool = True
+    #: Resources offered; None measures the host. cpu in cores (may exceed the host: overbooking), memory
+    #: in bytes.
     cpu: float | None = None
     memory: int | None = None
     #: Refuse to start kernels when a sandbox mechanism is missing, instead of running weaker.

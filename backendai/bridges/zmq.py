@@ -247,7 +247,7 @@ async def open_socket(
 
     ``hwm``: messages queued per peer and direction before a sender waits (a ROUTER drops instead).
     ``max_message``: bytes of one frame; a peer that sends a larger one is disconnected.
-    ``linger``: how long unsent messages outlive the close.
+    ``linger``: how long leaving the block waits for unsent messages to go out.
     ``reconnect``: first and longest pause between attempts.
     ``heartbeat``: how often to probe an idle TCP peer; one that stays silent for three times this is dropped.
     ``handshake``: after this long without having agreed on a connection, either side drops it.
@@ -260,7 +260,10 @@ async def open_socket(
     async with AsyncExitStack() as stack:
         if isinstance(curve, CurveServer):
             # ZAP handlers are per context, so each server has its own.
-            context = await stack.enter_async_context(_open_context_with_gate(curve.allowed))
+            context = await stack.enter_async_context(_open_context())
+            await stack.enter_async_context(_open_gate(context, curve.allowed))
+        elif linger:
+            context = await stack.enter_async_context(_open_context())
         else:
             context = _shared_context()
         raw = context.socket(kind)
@@ -319,10 +322,20 @@ def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 @asynccontextmanager
-async def _open_context_with_gate(allowed: AllowedKeys) -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
-    """A context in which CURVE clients are admitted by ``allowed``. A body's error travels out as it is."""
-    body_error: Exception | None = None
+async def _open_context() -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        yield context
+    finally:
+        # Blocks until the sockets' threads are done, for as long as unsent messages may linger.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(context.term)
+
+
+@asynccontextmanager
+async def _open_gate(context: zmq.Context[zmq.Socket[bytes]], allowed: AllowedKeys) -> AsyncIterator[None]:
+    """Admit CURVE clients of the context by ``allowed``. A body's error travels out as it is."""
+    body_error: Exception | None = None
     raw = context.socket(SocketType.REP)
     raw.setsockopt(zmq.LINGER, 0)
     raw.bind(_ZAP_ENDPOINT)
@@ -331,15 +344,12 @@ async def _open_context_with_gate(allowed: AllowedKeys) -> AsyncIterator[zmq.Con
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_guard, gate, allowed)
             try:
-                yield context
+                yield
             except Exception as error:  # carried past the nursery, which would wrap it in a group
                 body_error = error
             nursery.cancel_scope.cancel()
     finally:
         gate.close()
-        # Blocks until the sockets' threads are done, for as long as unsent messages may linger.
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(context.term)
     if body_error is not None:
         raise body_error
 

@@ -4,8 +4,8 @@ Two channels, both ZeroMQ with CURVE:
 
 * **facts**: the agent's DEALER connects to the ROUTER of the process that holds the fleet lease. Heartbeats
   are fire and forget; every :class:`Fact` is numbered and sent again until a :class:`FactAck` names it, so a
-  fact is delivered at least once and the receiver must be idempotent. Numbers may be skipped: what a newer fact
-  about a kernel made pointless is no longer sent.
+  fact is delivered at least once and the receiver must be idempotent. Numbers may be skipped: what a newer
+  fact about a kernel made pointless is no longer sent.
 * **calls**: every gateway process connects a DEALER to the agent's ROUTER. One frame pair
   ``[call id (8 bytes), message]`` each way; calls about one kernel are handled in the order they came.
 
@@ -159,7 +159,7 @@ class CreateKernel(_Message, frozen=True, kw_only=True):
 
 
 class DestroyKernel(_Message, frozen=True, kw_only=True):
-    """Answered with ``Destroyed`` once the end is under way, and for unknown kernels: the wish is fulfilled."""
+    """Answered with ``Destroyed`` once the end is under way, and for unknown kernels: it has been fulfilled."""
 
     kernel_id: UUID
     reason: str
@@ -225,8 +225,8 @@ class Logs(_Message, frozen=True, kw_only=True):
 
 class Refused(_Message, frozen=True, kw_only=True):
     """``code`` is ``no-such-kernel``, ``no-such-image``, ``no-capacity``, ``busy``, ``kernel-exited`` or
-    ``failed``, or what the runner refused a run with: ``no-such-run``, ``not-waiting-input``, ``bad-request``,
-    ``unsupported``.
+    ``failed``, or what the runner refused a run with: ``no-such-run``, ``not-waiting-input``,
+    ``bad-request``, ``unsupported``.
     """
 
     code: str

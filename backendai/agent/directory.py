@@ -1,0 +1,77 @@
+"""The directory of an agent: held by one agent at a time, one subdirectory per kernel."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import trio
+
+_LOCK = "lock"
+_KERNELS = "kernels"
+_WARM = "warm-"
+
+
+class DirectoryHeld(Exception):
+    """Another agent works on the directory; the text says which."""
+
+
+@contextmanager
+def hold_directory(directory: Path, agent_id: str) -> Iterator[AgentDirectory]:
+    """Be the only agent on ``directory`` (made when missing) until the block ends or the process dies.
+
+    Raises :exc:`DirectoryHeld`.
+    """
+    kernels = directory / _KERNELS
+    kernels.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kernels.chmod(0o700)
+    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open(handle, "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = lock.read(200).strip() or "another process"
+            raise DirectoryHeld(f"{directory} is in use by {holder}") from None
+        lock.truncate()
+        lock.write(f"agent {agent_id}, process {os.getpid()}\n")
+        lock.flush()
+        yield AgentDirectory(kernels)
+
+
+class AgentDirectory:
+    def __init__(self, kernels: Path) -> None:
+        self._kernels = kernels
+
+    def of_kernel(self, kernel_id: UUID) -> Path:
+        return self._kernels / str(kernel_id)
+
+    def of_warm_kernel(self, kernel_id: UUID) -> Path:
+        """A warm kernel keeps its directory when it is given to a session, which has another id."""
+        return self._kernels / f"{_WARM}{kernel_id}"
+
+    def found(self) -> list[tuple[Path, UUID | None]]:
+        """Directories left by an earlier agent, with the kernel id the name tells; warm ones tell none."""
+        return [(path, _kernel_id(path.name)) for path in sorted(self._kernels.iterdir()) if path.is_dir()]
+
+
+def _kernel_id(name: str) -> UUID | None:
+    try:
+        return UUID(name)
+    except ValueError:
+        return None
+
+
+async def remove_directory(directory: Path) -> None:
+    """Remove what a runner left; a runner that ends in order leaves nothing. Waits for the disk, shielded."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(_remove, directory)
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)

@@ -1,0 +1,146 @@
+"""One agent: the ladder from its directory to the calls it serves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from uuid import uuid4
+
+import structlog
+import trio
+
+import backendai
+from backendai.agent.calls import CallServer
+from backendai.agent.directory import AgentDirectory, hold_directory
+from backendai.agent.facts import FactOutbox
+from backendai.agent.host import RunnerHost, ZygoteHost, runner_spec
+from backendai.agent.images import choose_warm, installed_images
+from backendai.agent.kernels import Kernels
+from backendai.agent.pool import WarmPool
+from backendai.agent.resources import node_stat, offered_slots
+from backendai.agent.settings import AgentSettings
+from backendai.agent.uplink import Uplink
+from backendai.bridges.zmq import AllowedKeys, CurveServer, SocketType, ZmqSocket, open_socket
+from backendai.runner.zygote import open_runner_zygote
+from backendai.supervision.service import open_service
+from backendai.wire.link import MAX_MESSAGE_BYTES, Heartbeat, Hello
+
+log = structlog.get_logger(__name__)
+
+#: Seconds a stop has to end all kernels and say goodbye.
+_STOP_TIMEOUT = 4.0
+
+
+async def serve(
+    settings: AgentSettings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Be an agent until cancelled; ``started`` with the address of the call socket.
+
+    Cancellation leaves kernels to their runners or ends them, as ``settings.keep_kernels`` says, within
+    about five seconds. Raises :exc:`~backendai.agent.directory.DirectoryHeld` when another agent works on the
+    directory, :exc:`OSError` when the address is taken, :exc:`ValueError` for images or keys that are none.
+    """
+    with hold_directory(settings.directory, settings.agent_id) as directory:
+        async with _open_call_socket(settings) as socket, open_runner_zygote() as zygote:
+            await _serve(settings, directory, socket, ZygoteHost(zygote), task_status)
+
+
+async def _serve(
+    settings: AgentSettings,
+    directory: AgentDirectory,
+    socket: ZmqSocket,
+    host: RunnerHost,
+    task_status: trio.TaskStatus[str],
+) -> None:
+    boot_id = uuid4().hex
+    images = installed_images()
+    offered = offered_slots(settings)
+    outbox = FactOutbox(settings.agent_id, boot_id)
+    pool = WarmPool(
+        host,
+        directory,
+        choose_warm(images, settings.warm_images) if settings.warm_pool else (),
+        settings.warm_pool,
+        partial(runner_spec, settings, warm=True),
+    )
+    kernels = Kernels(
+        host, directory, images, offered, outbox, pool, partial(runner_spec, settings, warm=False)
+    )
+    address = settings.advertise or socket.endpoint
+    numbers = itertools.count(1)
+
+    def hello() -> Hello:
+        return Hello(
+            agent_id=settings.agent_id,
+            boot_id=boot_id,
+            version=backendai.__version__,
+            address=address,
+            public_key=settings.keys.public_key if settings.keys else "",
+            architecture=os.uname().machine,
+            region=settings.region,
+            scaling_group=settings.scaling_group,
+            slots={name: str(amount) for name, amount in offered.items()},
+            images=tuple(images.values()),
+            kernels=kernels.facts(),
+        )
+
+    async def heartbeat() -> Heartbeat:
+        return Heartbeat(
+            agent_id=settings.agent_id,
+            boot_id=boot_id,
+            seq=next(numbers),
+            kernels=await kernels.measure(),
+            node=node_stat(),
+        )
+
+    uplink = Uplink(settings, boot_id, outbox, hello=hello, heartbeat=heartbeat)
+    async with (
+        open_service(kernels.run, name="kernels"),
+        open_service(pool.run, name="warm pool"),
+        open_service(uplink.run, name="uplink"),
+        _farewell(settings, kernels, pool, uplink),
+        open_service(CallServer(socket, kernels).run, name="calls"),
+    ):
+        log.info("agent.ready", agent=settings.agent_id, address=address, images=sorted(images))
+        _announce(settings.ready_fd, address)
+        task_status.started(address)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _farewell(
+    settings: AgentSettings, kernels: Kernels, pool: WarmPool, uplink: Uplink
+) -> AsyncIterator[None]:
+    """On leaving, end the kernels if they are not to be kept, and tell the manager."""
+    try:
+        yield
+    finally:
+        with trio.move_on_after(_STOP_TIMEOUT, shield=True) as scope:
+            if not settings.keep_kernels:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pool.close)
+                    nursery.start_soon(kernels.end_all, "agent-shutdown")
+            await uplink.say_goodbye("agent-restart" if settings.keep_kernels else "shutdown")
+        if scope.cancelled_caught:
+            log.error("agent.stop-incomplete", seconds=_STOP_TIMEOUT)
+
+
+@asynccontextmanager
+async def _open_call_socket(settings: AgentSettings) -> AsyncIterator[ZmqSocket]:
+    curve = None
+    if settings.keys is not None:
+        curve = CurveServer(settings.keys.secret_key, AllowedKeys([settings.keys.manager_public_key]))
+    async with open_socket(
+        SocketType.ROUTER, bind=settings.bind, curve=curve, max_message=MAX_MESSAGE_BYTES
+    ) as socket:
+        yield socket
+
+
+def _announce(ready_fd: int | None, address: str) -> None:
+    if ready_fd is not None:
+        with os.fdopen(ready_fd, "w") as ready:
+            ready.write(json.dumps({"address": address}) + "\n")
