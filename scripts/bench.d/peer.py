@@ -27,7 +27,8 @@ def measure_peer(amount: Amount, scratch: Path) -> dict[str, Any]:
     }
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    scratch.mkdir()
+    for directory in directories.values():
+        Path(directory).mkdir(parents=True)
     with program(
         home / "bin" / "jupyter-kernelgateway",
         "--KernelGatewayApp.ip=127.0.0.1",
@@ -35,6 +36,7 @@ def measure_peer(amount: Amount, scratch: Path) -> dict[str, Any]:
         "--KernelGatewayApp.log_level=ERROR",
         cwd=scratch,
         environ=directories,
+        log=scratch / "log",
     ):
         _wait_for(port)
         done = subprocess.run(

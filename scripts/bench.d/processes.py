@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -24,18 +24,26 @@ def resident_mib(pid: int) -> float:
 
 @contextmanager
 def program(
-    *command: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
+    *command: str | Path,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program with pipes to its standard input and output, ended after the body."""
-    with subprocess.Popen(
-        [str(word) for word in command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env=None if environ is None else {**os.environ, **environ},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
+    """A program with pipes to its standard input and output, ended after the body.
+
+    What it complains of goes to the file ``log``, or where our own complaints go.
+    """
+    with ExitStack() as stack:
+        errors = None if log is None else stack.enter_context(log.open("wb"))
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(environ or {})},
+        )
+        stack.enter_context(process)
+        stack.callback(process.terminate)
+        yield process
