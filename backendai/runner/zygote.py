@@ -148,7 +148,7 @@ def main(control_fd: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()  # the terminal's Ctrl-C is for the agent
     os.umask(0o077)
-    from backendai.runner.main import run_runner  # noqa: F401, PLC0415  loaded here, used by the forked
+    from backendai.runner.main import run_runner  # noqa: F401  loaded here, used by the forked
 
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
@@ -187,7 +187,7 @@ def _become_runner(directory: str, control: socket.socket, tell: int) -> NoRetur
         else:
             os.close(tell)
             _redirect_output()
-            from backendai.runner.main import run_runner  # noqa: PLC0415
+            from backendai.runner.main import run_runner
 
             code = run_runner(listener)
     except OSError as error:

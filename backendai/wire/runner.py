@@ -87,50 +87,50 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 # -- agent to runner --------------------------------------------------------------------------------------------
 
 
-class Describe(_Message, kw_only=True):
+class Describe(_Message, frozen=True, kw_only=True):
     pass
 
 
-class AwaitReady(_Message, kw_only=True):
+class AwaitReady(_Message, frozen=True, kw_only=True):
     """Answered with ``State`` once the kernel is RUNNING or EXITED."""
 
 
-class AwaitExit(_Message, kw_only=True):
+class AwaitExit(_Message, frozen=True, kw_only=True):
     """Answered with ``Exited`` once the kernel has ended for good."""
 
 
-class Run(_Message, kw_only=True):
+class Run(_Message, frozen=True, kw_only=True):
     request: RunRequest
 
 
-class Interrupt(_Message, kw_only=True):
+class Interrupt(_Message, frozen=True, kw_only=True):
     pass
 
 
-class Complete(_Message, kw_only=True):
+class Complete(_Message, frozen=True, kw_only=True):
     request: CompletionRequest
 
 
-class ReadLog(_Message, kw_only=True):
+class ReadLog(_Message, frozen=True, kw_only=True):
     #: Bytes from the end.
     limit: int
 
 
-class Measure(_Message, kw_only=True):
+class Measure(_Message, frozen=True, kw_only=True):
     pass
 
 
-class Assign(_Message, kw_only=True):
+class Assign(_Message, frozen=True, kw_only=True):
     """Give a warm kernel to a session: ids, environment, limits. Answered with ``State``."""
 
     kernel: KernelSpec
 
 
-class Restart(_Message, kw_only=True):
+class Restart(_Message, frozen=True, kw_only=True):
     """Answered with ``State`` once the new kernel is RUNNING (or EXITED: it could not be started)."""
 
 
-class Shutdown(_Message, kw_only=True):
+class Shutdown(_Message, frozen=True, kw_only=True):
     """End the kernel, remove the scratch, answer ``Exited``, end the runner. ``grace`` seconds for the kernel."""
 
     reason: str
@@ -145,36 +145,36 @@ RunnerRequest = (
 # -- runner to agent --------------------------------------------------------------------------------------------
 
 
-class State(_Message, kw_only=True):
+class State(_Message, frozen=True, kw_only=True):
     state: RunnerState
 
 
-class Exited(_Message, kw_only=True):
+class Exited(_Message, frozen=True, kw_only=True):
     exit: RunnerExit
 
 
-class RunAnswer(_Message, kw_only=True):
+class RunAnswer(_Message, frozen=True, kw_only=True):
     reply: RunReply
 
 
-class Completed(_Message, kw_only=True):
+class Completed(_Message, frozen=True, kw_only=True):
     matches: tuple[str, ...]
 
 
-class Log(_Message, kw_only=True):
+class Log(_Message, frozen=True, kw_only=True):
     text: str
     truncated: bool
 
 
-class Measured(_Message, kw_only=True):
+class Measured(_Message, frozen=True, kw_only=True):
     stat: KernelStat
 
 
-class Accepted(_Message, kw_only=True):
+class Accepted(_Message, frozen=True, kw_only=True):
     pass
 
 
-class Refusal(_Message, kw_only=True):
+class Refusal(_Message, frozen=True, kw_only=True):
     """``code``: ``kernel-exited``, ``not-ready``, ``no-such-run``, ``not-waiting-input``, ``unsupported``,
     ``bad-request``, ``busy``, ``not-warm``, ``assign-failed``, ``too-many-runs``."""
 

@@ -1,0 +1,87 @@
+"""What an engine offers: a sandbox for one kernel, however the host provides it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from backendai.core.kernel import KernelLimits, KernelStat
+
+#: Where a kernel finds its files and its sockets, whatever the engine.
+HOME_INSIDE = "/home/work"
+IPC_INSIDE = "/run/kernel"
+
+
+class SandboxFailed(Exception):
+    """The sandbox could not be set up. ``code`` is ``start-failed`` or ``isolation-missing``."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxRequest:
+    """``environ`` is all the environment the command gets and may be secret; nothing is inherited."""
+
+    #: Unique on this host among live sandboxes; letters, digits and dashes.
+    name: str
+    argv: tuple[str, ...]
+    environ: dict[str, str] = field(repr=False)
+    hostname: str
+    limits: KernelLimits
+    network: bool = False
+    #: Writable directories, seen inside as ``HOME_INSIDE`` and ``IPC_INSIDE``; the engine may change their owner.
+    home: Path
+    ipc: Path
+    #: Host paths that are visible read-only at the same place.
+    visible: tuple[Path, ...] = ()
+    #: Fail rather than start with a mechanism missing.
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxExit:
+    """How the command ended: ``code`` as a shell has it (128 + signal)."""
+
+    code: int
+    out_of_memory: bool = False
+
+
+class Sandbox(Protocol):
+    """A running sandbox. Its owner ends it by leaving the engine's context manager."""
+
+    #: What the processes inside write to standard output and standard error; read it, or they will block.
+    output: trio.abc.ReceiveStream
+
+    @property
+    def isolation(self) -> dict[str, str]:
+        """Mechanism to what is in force, for ``KernelFacts.isolation``."""
+
+    async def wait(self) -> SandboxExit:
+        """Wait until the command has ended."""
+
+    def interrupt(self) -> None:
+        """Send what Ctrl-C sends to the command and the processes in its group."""
+
+    def kill(self) -> None:
+        """End every process inside at once; returns before they are gone."""
+
+    def set_limits(self, limits: KernelLimits) -> None:
+        """Apply what can be changed while running: cpu, memory, pids."""
+
+    def measure(self) -> KernelStat:
+        """Processor, memory, io and process count; ``scratch`` and ``busy`` are not the engine's to know."""
+
+
+class Engine(Protocol):
+    def open(self, request: SandboxRequest) -> AbstractAsyncContextManager[Sandbox]:
+        """Start the command; on leaving, every process and every host-side trace of it is gone.
+
+        Raises :class:`SandboxFailed`. Leaving is shielded from cancellation and takes well under a second.
+        """

@@ -1,0 +1,366 @@
+"""The life of one kernel in the hands of its runner: start, restarts, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import trio
+
+from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRequest
+from backendai.core.kernel import KernelPhase, KernelSpec, KernelStat
+from backendai.engines.bubblewrap import visible_for
+from backendai.engines.contract import (
+    HOME_INSIDE,
+    Engine,
+    Sandbox,
+    SandboxExit,
+    SandboxFailed,
+    SandboxRequest,
+)
+from backendai.runner import scratch
+from backendai.runner.channels import CONNECTION_FILE_INSIDE, IPC_DIRECTORY, open_channels
+from backendai.runner.journal import PrintLog
+from backendai.runner.kernel import Kernel, KernelRefused
+from backendai.runner.runs import Run, RunBook, RunRefused
+from backendai.wire import runner as wire
+from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
+
+HOME = "home"
+JOURNAL = "journal"
+#: Bytes of the print log's two files each: 10 MiB of logs are always there to read.
+_LOG_BYTES = 10 << 20
+#: Characters of the log that explain a failed start.
+_TAIL = 4096
+_DISK_INTERVAL = 5.0
+#: A disk measurement may take this share of the time.
+_DISK_SHARE = 0.05
+#: Seconds for output that is still on its way when the kernel has ended.
+_DRAIN = 0.1
+_BOOTSTRAP = ".bootstrap.sh"
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+    "HOME": HOME_INSIDE,
+    "USER": "work",
+    "LOGNAME": "work",
+    "SHELL": "/bin/sh",
+    "LANG": "C.UTF-8",
+    "TERM": "xterm-256color",
+    "TMPDIR": "/tmp",  # noqa: S108
+}
+
+
+class _Ending:
+    """Why the present kernel process is to end, or has. The first reason counts; ``None`` is a restart."""
+
+    def __init__(self) -> None:
+        self.decided = trio.Event()
+        self.exit: RunnerExit | None = None
+        self.grace = 0.0
+
+    def decide(self, exit: RunnerExit | None, grace: float = 0.0) -> None:
+        if not self.decided.is_set():
+            self.exit = exit
+            self.grace = grace
+            self.decided.set()
+
+
+class Keeper:
+    """Everything about the kernel that can be asked of a runner. The working directory is the kernel's."""
+
+    def __init__(self, spec: RunnerSpec, engine: Engine) -> None:
+        self._spec = spec
+        self._kernel_spec = spec.kernel
+        self._engine = engine
+        self._warm = spec.warm
+        self._phase = KernelPhase.CREATING
+        self._isolation: dict[str, str] = {}
+        self._timings: dict[str, float] = {}
+        self._exit: RunnerExit | None = None
+        self._changed = trio.Event()
+        self._ending = _Ending()
+        self._kernel: Kernel | None = None
+        self._sandbox: Sandbox | None = None
+        self._last_stat = KernelStat()
+        self._scratch = 0
+        #: The directory is gone; there is nothing more to ask.
+        self.disposed = False
+        Path(HOME).mkdir(mode=0o700, exist_ok=True)
+        Path(JOURNAL).mkdir(mode=0o700, exist_ok=True)
+        self._log = PrintLog(Path(JOURNAL), _LOG_BYTES)
+        self._book = RunBook(Path(JOURNAL), spec.kernel.limits.output)
+
+    async def run(self) -> None:
+        """Keep the kernel until it has ended for good, then return; reading goes on being possible."""
+        while True:
+            self._ending = _Ending()
+            exit = await self._one_process()
+            if exit is not None:
+                break
+            self._set_phase(KernelPhase.RESTARTING)
+        self._exit = msgspec.structs.replace(exit, stat=self._last_stat)
+        self._set_phase(KernelPhase.EXITED)
+
+    # -- one kernel process -------------------------------------------------------------------------------------
+
+    async def _one_process(self) -> RunnerExit | None:
+        """Start and keep one process. Returns why it ended, ``None`` to start another."""
+        ending = self._ending
+        began = time.monotonic()
+        await _make_fresh(IPC_DIRECTORY)
+        try:
+            async with open_channels() as channels, self._engine.open(self._sandbox_request()) as sandbox:
+                self._timings = {"sandbox": _milliseconds_since(began)}
+                self._isolation = sandbox.isolation
+                self._sandbox = sandbox
+                self._kernel = Kernel(sandbox, channels, self._book, self._log, self._spec.image.interrupt_mode)
+                await self._attend(sandbox, self._kernel, ending, began)
+                self._last_stat = self._measure(sandbox)
+        except SandboxFailed as error:
+            ending.decide(RunnerExit(reason=error.code, detail=error.detail))
+        finally:
+            self._kernel = self._sandbox = None
+        self._book.end_all(_why(ending.exit))
+        return ending.exit
+
+    async def _attend(self, sandbox: Sandbox, kernel: Kernel, ending: _Ending, began: float) -> None:
+        """Everything that goes on while the process lives; returns when its end is decided."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kernel.run)
+            nursery.start_soon(self._log_output, sandbox)
+            nursery.start_soon(self._watch_process, sandbox, ending)
+            nursery.start_soon(self._watch_disk, ending)
+            nursery.start_soon(self._serve, kernel, ending, began)
+            await ending.decided.wait()
+            if ending.grace > 0:
+                await kernel.ask_to_end()
+                with trio.move_on_after(ending.grace):
+                    await sandbox.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, kernel: Kernel, ending: _Ending, began: float) -> None:
+        with trio.move_on_after(self._spec.start_timeout) as patience:
+            await kernel.become_ready()
+        if patience.cancelled_caught:
+            detail = f"no answer within {self._spec.start_timeout:g} s\n{self._tail()}"
+            ending.decide(RunnerExit(reason="start-timeout", detail=detail.strip()))
+            return
+        self._timings["ready"] = _milliseconds_since(began)
+        self._set_phase(KernelPhase.RUNNING)
+        await kernel.execute_runs()
+
+    async def _watch_process(self, sandbox: Sandbox, ending: _Ending) -> None:
+        exited = await sandbox.wait()
+        # What it printed last may still be on its way.
+        await trio.sleep(_DRAIN)
+        ending.decide(self._exit_of(exited))
+
+    def _exit_of(self, exited: SandboxExit) -> RunnerExit:
+        if exited.out_of_memory:
+            limit = self._kernel_spec.limits.memory
+            return RunnerExit(reason="out-of-memory", exit_code=exited.code, detail=f"memory limit: {limit} bytes")
+        if self._phase is not KernelPhase.RUNNING:
+            return RunnerExit(reason="start-failed", exit_code=exited.code, detail=self._tail())
+        if exited.code > 128:
+            return RunnerExit(reason="killed", exit_code=exited.code, detail=_signal_name(exited.code - 128))
+        return RunnerExit(reason="self-terminated", exit_code=exited.code)
+
+    async def _log_output(self, sandbox: Sandbox) -> None:
+        """What goes past Jupyter: messages of crashes, of the sandbox, of the kernel's own start."""
+        async for data in sandbox.output:
+            self._log.write(data)
+        await trio.sleep_forever()
+
+    async def _watch_disk(self, ending: _Ending) -> None:
+        while True:
+            began = time.monotonic()
+            found = await scratch.measure(HOME)
+            self._scratch = found.size
+            limit = self._kernel_spec.limits.disk
+            if found.size > limit or found.over:
+                why = found.over or f"{found.size} bytes in use"
+                ending.decide(RunnerExit(reason="disk-limit", detail=f"disk limit: {limit} bytes; {why}"))
+            await trio.sleep(max(_DISK_INTERVAL, (time.monotonic() - began) / _DISK_SHARE))
+
+    def _sandbox_request(self) -> SandboxRequest:
+        spec, image = self._kernel_spec, self._spec.image
+        argv = tuple(
+            word.replace("{connection_file}", CONNECTION_FILE_INSIDE).replace("{resource_dir}", image.resource_dir)
+            for word in image.argv
+        )
+        if spec.bootstrap_script:
+            Path(HOME, _BOOTSTRAP).write_text(spec.bootstrap_script)
+            Path(HOME, _BOOTSTRAP).chmod(0o644)
+            argv = ("/bin/sh", "-c", f'/bin/sh ./{_BOOTSTRAP}; exec "$@"', "sh", *argv)
+        return SandboxRequest(
+            name=f"{spec.kernel_id}-{os.getpid()}",
+            argv=argv,
+            environ={**_ENVIRONMENT, **image.env, **spec.environ},
+            hostname=spec.cluster_hostname,
+            limits=spec.limits,
+            network=spec.network,
+            home=Path(HOME),
+            ipc=Path(IPC_DIRECTORY),
+            visible=visible_for(image.argv, image.resource_dir),
+            strict=self._spec.require_full_isolation,
+        )
+
+    def _tail(self) -> str:
+        return self._log.tail(_TAIL)[0].strip()
+
+    # -- what can be asked --------------------------------------------------------------------------------------
+
+    def submit(self, request: RunRequest) -> Run:
+        """The run a request is about, put into the queue when it is new. Does not wait. Raises ``RunRefused``."""
+        if request.mode in (RunMode.BATCH, RunMode.COMPLETE):
+            raise RunRefused("unsupported", f"runs of mode {request.mode.value} are not served here")
+        if self._phase is KernelPhase.EXITED and self._book.find(request.run_id) is None:
+            raise RunRefused("kernel-exited", self._exit.reason if self._exit else "")
+        return self._book.submit(request)
+
+    async def answer(self, run: Run, request: RunRequest) -> RunReply:
+        """Feed input if the request brings some, then read."""
+        if request.mode is RunMode.INPUT and self._kernel is not None:
+            await self._kernel.give_input(run, request.code)
+        return await run.read(request.after, request.wait)
+
+    async def interrupt(self) -> None:
+        if self._kernel is not None and self._book.current is not None:
+            await self._kernel.interrupt()
+
+    async def complete(self, request: CompletionRequest) -> tuple[str, ...]:
+        if self._kernel is None or self._phase is not KernelPhase.RUNNING or self._book.current is not None:
+            return ()
+        return await self._kernel.complete(request)
+
+    def logs(self, limit: int) -> tuple[str, bool]:
+        return self._log.tail(limit)
+
+    def measure(self) -> KernelStat:
+        return self._last_stat if self._sandbox is None else self._measure(self._sandbox)
+
+    def _measure(self, sandbox: Sandbox) -> KernelStat:
+        busy = self._book.current is not None
+        return msgspec.structs.replace(sandbox.measure(), scratch=self._scratch, busy=busy)
+
+    async def assign(self, spec: KernelSpec) -> None:
+        """Give the warm kernel to a session. Raises :class:`KernelRefused`; the kernel is then of no use any more."""
+        if not self._warm or self._phase is not KernelPhase.RUNNING or self._kernel is None or self._sandbox is None:
+            raise KernelRefused("this kernel is not a warm one")
+        snippet = self._spec.image.env_snippet
+        if snippet is None or spec.network != self._kernel_spec.network or spec.bootstrap_script:
+            raise KernelRefused("a warm kernel cannot become this one")
+        self._warm = False
+        self._kernel_spec = spec
+        self._book.set_limit(spec.limits.output)
+        try:
+            self._sandbox.set_limits(spec.limits)
+        except OSError as error:
+            raise KernelRefused(f"cannot set the limits: {error}") from error
+        if spec.environ:
+            # JSON text is a literal of most languages; not escaped to ASCII, so that it is the same text in all.
+            text = json.dumps(spec.environ, ensure_ascii=False)
+            await self._kernel.execute_silently(snippet.replace("{json}", text))
+        self._write_state()
+
+    async def restart(self) -> None:
+        """End the process and start another; returns when that is ready or has failed."""
+        if self._phase is not KernelPhase.EXITED:
+            self._set_phase(KernelPhase.RESTARTING)
+            self._ending.decide(None)
+        await self.ready()
+
+    def request_end(self, reason: str, *, grace: float = 0.0) -> None:
+        self._ending.decide(RunnerExit(reason=reason), grace)
+
+    async def ready(self) -> None:
+        """Return when the kernel is RUNNING or EXITED."""
+        while self._phase not in (KernelPhase.RUNNING, KernelPhase.EXITED):
+            await self._changed.wait()
+
+    async def ended(self) -> RunnerExit:
+        while self._exit is None:
+            await self._changed.wait()
+        return self._exit
+
+    async def dispose(self, *, keep_state: bool = False) -> RunnerExit:
+        """Once the kernel has ended, remove its directory, all but the state file with ``keep_state``."""
+        exit = await self.ended()
+        with trio.CancelScope(shield=True):
+            await scratch.remove(HOME, IPC_DIRECTORY, JOURNAL, wire.SPEC_FILE, wire.SOCKET_FILE, wire.LOG_FILE)
+            if not keep_state:
+                await scratch.remove(wire.STATE_FILE)
+                with suppress(OSError):  # somebody else's file in it, or moved: not ours to remove
+                    Path.cwd().rmdir()
+        self.disposed = True
+        return exit
+
+    def state(self) -> RunnerState:
+        return RunnerState(
+            kernel_id=self._kernel_spec.kernel_id,
+            session_id=self._kernel_spec.session_id,
+            image=self._spec.image.canonical,
+            phase=self._phase,
+            runner_pid=os.getpid(),
+            runner_identity=_identity_of_this_process(),
+            warm=self._warm,
+            busy=self._book.current is not None,
+            isolation=self._isolation,
+            timings=self._timings,
+            exit=self._exit,
+            kernel=self._kernel_spec,
+        )
+
+    def _set_phase(self, phase: KernelPhase) -> None:
+        self._phase = phase
+        self._write_state()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _write_state(self) -> None:
+        """Whole or not at all, so that whoever finds the directory can rely on it."""
+        fresh = Path(wire.STATE_FILE + ".new")
+        fresh.write_bytes(msgspec.msgpack.encode(self.state()))
+        fresh.replace(wire.STATE_FILE)
+
+
+async def _make_fresh(directory: str) -> None:
+    if Path(directory).exists():
+        await scratch.remove(directory)
+    Path(directory).mkdir(mode=0o700)
+
+
+def _milliseconds_since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 3)
+
+
+def _why(exit: RunnerExit | None) -> str:
+    """For the user whose run the end of the kernel cut short."""
+    if exit is None:
+        return "the kernel was restarted"
+    words = {
+        "out-of-memory": "the kernel was ended: out of memory",
+        "disk-limit": "the kernel was ended: too much disk space in use",
+        "self-terminated": f"the kernel exited with code {exit.exit_code}",
+        "killed": "the kernel crashed",
+    }
+    text = words.get(exit.reason, f"the kernel was ended: {exit.reason}")
+    return f"{text} ({exit.detail.splitlines()[0]})" if exit.detail else text
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"exit code {128 + number}"
+
+
+def _identity_of_this_process() -> str:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{boot_id}/{started}"

@@ -1,0 +1,63 @@
+"""One runner from start to end: the ladder of what it holds open."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+import trio
+
+from backendai.engines.process import ProcessEngine
+from backendai.runner.keeper import Keeper
+from backendai.runner.server import RunnerServer
+from backendai.wire import runner as wire
+from backendai.wire.runner import RunnerSpec
+
+#: Bytes of data a runner may allocate. A hostile kernel that floods it ends its own runner, and so itself.
+_MAX_DATA = 1 << 30
+_DESERTED_POLL = 1.0
+
+
+def run_runner(listener: socket.socket) -> int:
+    """Be the runner of the kernel in the working directory; returns the exit code of the process.
+
+    ``listener`` listens on the runner's socket. Called in a process of its own, forked by the zygote.
+    """
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_DATA, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    try:
+        spec = msgspec.msgpack.decode(Path(wire.SPEC_FILE).read_bytes(), type=RunnerSpec)
+        trio.run(_run, spec, listener)
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)  # the runner's own log
+        return 1
+    return 0
+
+
+async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
+    keeper = Keeper(spec, ProcessEngine.of_this_host())
+    server = RunnerServer(keeper)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
+        nursery.start_soon(keeper.run)
+        nursery.start_soon(_end_when_deserted, keeper, server, spec.orphan_timeout, nursery.cancel_scope)
+        await server.dismissed()
+        nursery.cancel_scope.cancel()
+
+
+async def _end_when_deserted(
+    keeper: Keeper, server: RunnerServer, timeout: float, runner: trio.CancelScope
+) -> None:
+    """Without any agent for ``timeout`` seconds: end the kernel, remove all but the state file, end the runner."""
+    while True:
+        since = server.deserted_since
+        left = _DESERTED_POLL if since is None else since + timeout - trio.current_time()
+        if left <= 0:
+            break
+        await trio.sleep(min(left, max(_DESERTED_POLL, left / 2)))
+    keeper.request_end("orphaned")
+    await keeper.dispose(keep_state=True)
+    runner.cancel()
