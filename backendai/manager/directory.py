@@ -14,7 +14,7 @@ from backendai.manager.directory_sessions import SessionDirectory
 
 
 class DirectoryService:
-    """All methods of its parts raise the refusals of the access rules (contract 06 §3), judged by the asker, and
+    """All methods of its parts raise the refusals of the access rules (contract 06 §3) for the asker, and
     :class:`~backendai.core.errors.InvalidParameters` for arguments that make no sense.
     """
 

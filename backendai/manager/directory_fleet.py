@@ -28,7 +28,7 @@ async def _fill_presence(live: LiveStatistics, rows: Sequence[Record]) -> None:
 
 
 def _node_metrics(stat: NodeStat | None) -> dict[str, Any]:
-    """The host as a whole is its only device. Some clients crash on any hint but ``pct`` for the processor."""
+    """The host is its own only device. Some clients crash on any hint but ``pct`` for the processor."""
     if stat is None:
         return {"node": {}, "devices": {}}
     share = 100 * stat.mem_used / stat.mem_total if stat.mem_total else 0.0

@@ -31,7 +31,6 @@ from graphql import (
     get_nullable_type,
     get_variable_values,
     is_input_object_type,
-    is_input_type,
     is_list_type,
     is_non_null_type,
     is_type_sub_type_of,
@@ -94,20 +93,23 @@ def read_document(text: str) -> Document:
     return _read_kept(text) if len(text) <= _KEPT_TEXT else _read(text)
 
 
-def read_variables(operation: OperationDefinitionNode, given: Mapping[str, Any]) -> VariableValues:
-    """Coerce the variables an operation declares; others are ignored, null counts as absent.
+def present_variables(operation: OperationDefinitionNode, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables an operation declares, in the form the strict coercion takes.
 
-    Raises :class:`QueryRefused`.
+    Others are ignored, and null counts as absent.
     """
     present = {}
     for definition in operation.variable_definitions or ():
-        value = given.get(definition.variable.name.value)
+        name = definition.variable.name.value
+        value = given.get(name)
         if value is not None:
-            type_ = type_from_ast(schema(), definition.type)
-            present[definition.variable.name.value] = (
-                _relaxed(value, type_) if is_input_type(type_) else value
-            )
-    values = get_variable_values(schema(), operation.variable_definitions or (), present)
+            present[name] = _relaxed(value, type_from_ast(schema(), definition.type))
+    return present
+
+
+def coerce_variables(operation: OperationDefinitionNode, present: dict[str, Any]) -> VariableValues:
+    """Raises :class:`QueryRefused`."""
+    values = get_variable_values(schema(), operation.variable_definitions or (), present, max_errors=20)
     if isinstance(values, list):
         raise QueryRefused(values)
     return values

@@ -224,6 +224,10 @@ class Projection:
         except _NullHere:
             return None
 
+    def refuse(self, field: Field, message: str) -> None:
+        """Note that a root field could not be answered."""
+        self._report(message, field, (field.key,))
+
     def _object(self, fields: Sequence[Field], record: Record, path: Path) -> dict[str, Any]:
         answer: dict[str, Any] = {}
         for field in fields:
