@@ -243,14 +243,14 @@ REQUIRE_FULL_ISOLATION = Option(
     name="require-full-isolation", kind=kinds.FLAG, default=False,
     help="Start no kernel where a sandbox mechanism is missing, rather than a weaker one.",
 )  # fmt: skip
-END_KERNELS_AT_STOP = Option(
-    name="end-kernels-at-stop", kind=kinds.FLAG, default=False,
-    help="End all kernels when the agent stops, instead of leaving them to its next start. (true under `up`)",
+KEEP_KERNELS = Option(
+    name="keep-kernels", kind=kinds.FLAG, default=True,
+    help="Leave kernels running when the agent stops, for its next start. (false under `up`)",
 )  # fmt: skip
 AGENT = (
     AGENT_ID, AGENT_DIR, AGENT_KEYS, LINK_ENCRYPTION, MANAGER_ENDPOINT, AGENT_IP, AGENT_PORT, AGENT_ENDPOINT,
     AGENT_ADVERTISE, REGION, SCALING_GROUP, HEARTBEAT_INTERVAL, WARM_POOL, WARM_IMAGES, ORPHAN_TIMEOUT,
-    AGENT_CPU, AGENT_MEMORY, REQUIRE_FULL_ISOLATION, END_KERNELS_AT_STOP,
+    AGENT_CPU, AGENT_MEMORY, REQUIRE_FULL_ISOLATION, KEEP_KERNELS,
 )  # fmt: skip
 
 # -- up

@@ -54,6 +54,7 @@ async def _run(plan: Plan, as_json: bool) -> None:
 
         async def stop_when_asked(*, task_status: trio.TaskStatus[None]) -> None:
             await wait_for_stop_signal(task_status=task_status)
+            _say("stopping")
             nursery.cancel_scope.cancel()
 
         await nursery.start(stop_when_asked)

@@ -52,6 +52,11 @@ class Keeper:
         self._say = say
         self._first: Announcement | None = None
         self._child: Child | None = None
+        self._served = trio.Event()
+
+    async def served(self) -> None:
+        """Wait until the process serves for the first time."""
+        await self._served.wait()
 
     @property
     def announced(self) -> Announcement:
@@ -66,21 +71,20 @@ class Keeper:
         return self._child.pid
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Run until cancelled, which stops the process. ``started`` once it serves for the first time.
+        """Run until cancelled, which stops the process. ``started`` at once: see :meth:`served`.
 
         Raises :class:`NotReady` when it does not come up at first, or it dies too often.
         """
+        task_status.started()
         deaths = 0
         while True:
             since = trio.current_time()
-            first_time = self._first is None
             try:
                 async with self._serving() as child:
-                    if first_time:
-                        task_status.started()
+                    self._served.set()
                     how = describe_exit(await child.wait()) + log_tail(child.spec.log)
             except NotReady as error:
-                if first_time:
+                if not self._served.is_set():
                     raise NotReady(f"{self.name} {error}") from None
                 how = str(error)
             deaths = 1 if trio.current_time() - since > _HEALTHY_AFTER else deaths + 1

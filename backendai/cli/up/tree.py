@@ -35,8 +35,8 @@ from backendai.supervision.service import open_service
 Say = Callable[[str], None]
 
 #: Seconds within which each branch must have stopped; together below the five that a stop may take.
-_AGENT_STOPS_WITHIN = 2.2
-_GATEWAY_STOPS_WITHIN = 1.5
+_AGENT_STOPS_WITHIN = 3.0
+_GATEWAY_STOPS_WITHIN = 1.2
 _LARGEST_LOG = 10 << 20
 
 
@@ -106,7 +106,6 @@ async def open_tree(plan: Plan) -> AsyncIterator[Announcement]:
             plan.say("starting gateway and agent")
             async with _open_both(gateway, agent):
                 yield _announcement(plan, accounts, certificate, servers, gateway, agent)
-                plan.say("stopping")
 
 
 @asynccontextmanager
@@ -153,6 +152,8 @@ async def _migrate(plan: Plan, servers: Servers) -> None:
 async def _open_both(gateway: Keeper, agent: Keeper) -> AsyncIterator[None]:
     """Gateway and agent; the agent stops first, so that the gateway learns what became of the kernels."""
     async with open_service(gateway.run, name="gateway"), open_service(agent.run, name="agent"):
+        await gateway.served()
+        await agent.served()
         yield
 
 
@@ -197,7 +198,7 @@ def _agent(plan: Plan, events: str, runtime: Path) -> Callable[[int, Announced |
             c.MANAGER_ENDPOINT: events,
             c.AGENT_ENDPOINT: f"ipc://{runtime}/agent",
             c.ORPHAN_TIMEOUT: plan.up.orphan_timeout,
-            c.END_KERNELS_AT_STOP: True,
+            c.KEEP_KERNELS: False,
             c.READY_FD: ready_fd,
         }
         return ChildSpec(
