@@ -59,6 +59,7 @@ class WarmPool:
         self._ready: dict[str, list[WarmKernel]] = {name: [] for name in self._images}
         self._changed = Alarm()
         self._starting: WarmKernel | None = None
+        self._closed = False
         self._cold_starts = 0
         self._calm_at = 0.0
 
@@ -123,6 +124,7 @@ class WarmPool:
     async def close(self) -> None:
         """End every kernel of the pool and start no more."""
         self._images = {}
+        self._closed = True
         leaving = [warm for ready in self._ready.values() for warm in ready]
         for ready in self._ready.values():
             ready.clear()
@@ -156,6 +158,9 @@ class WarmPool:
             raise
         warm = self._starting = WarmKernel(image.canonical, directory, runner)
         try:
+            if self._closed:
+                with trio.CancelScope(shield=True):
+                    await end_warm(warm)
             await runner.wait_ready()
         except (KernelNotReady, RunnerGone):
             await end_warm(warm)

@@ -245,6 +245,8 @@ async def open_socket(
 ) -> AsyncIterator[ZmqSocket]:
     """A socket of ``kind``, bound to or connected with ``ipc://``, ``tcp://`` or ``inproc://`` endpoints.
 
+    IPv6 is used where the endpoint has an address in brackets.
+
     ``hwm``: messages queued per peer and direction before a sender waits (a ROUTER drops instead).
     ``max_message``: bytes of one frame; a peer that sends a larger one is disconnected.
     ``linger``: how long leaving the block waits for unsent messages to go out.
@@ -275,7 +277,7 @@ async def open_socket(
         raw.setsockopt(zmq.RECONNECT_IVL, _milliseconds(reconnect[0]))
         raw.setsockopt(zmq.RECONNECT_IVL_MAX, _milliseconds(reconnect[1]))
         raw.setsockopt(zmq.HANDSHAKE_IVL, _milliseconds(handshake))
-        raw.setsockopt(zmq.IPV6, 1)
+        raw.setsockopt(zmq.IPV6, int("[" in (bind or connect or "")))
         raw.setsockopt(zmq.IMMEDIATE, int(immediate))
         if heartbeat is not None:
             raw.setsockopt(zmq.HEARTBEAT_IVL, _milliseconds(heartbeat))
