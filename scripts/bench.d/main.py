@@ -27,7 +27,7 @@ from fleet import Wish
 from live.service import Service, running_service
 from ours import Caller, Session
 from peer import measure_peer
-from processes import cpu_seconds, program, resident_mib
+from processes import cpu_seconds, free_port, program, resident_mib
 from report import judge, machine, table
 from work import Amount, measure_runs, measure_starts
 
@@ -51,6 +51,8 @@ class Bench:
         self._amount = amount
         self._seconds = seconds
         self._agents = agents
+        #: Where agents deliver; TCP as between hosts, though this host could do with less.
+        self.events = f"tcp://127.0.0.1:{free_port()}"
         self.figures: dict[str, Any] = {}
 
     def sessions(self, service: Service) -> None:
@@ -105,7 +107,7 @@ class Bench:
         book.add_running_sessions(service.keys(admin=True)[0], kernels)
         manager = json.loads((service.data_dir / "keys" / "manager.json").read_text())
         wish = Wish(
-            endpoint=str(service.announced["events_endpoint"]),
+            endpoint=self.events,
             manager_key=manager["public_key"],
             agents=[
                 (agent_id, public.decode(), secret.decode(), [k for k, a in kernels.items() if a == agent_id])
@@ -183,7 +185,7 @@ def main() -> int:
         if given.peer:
             bench.peer()
         bench.cold_starts()
-        with running_service(scratch / "data") as service:
+        with running_service(scratch / "data", "--events-endpoint", bench.events) as service:
             Book(service.data_dir).lift_limits()
             bench.sessions(service)
             bench.requests(service)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from live.environments import environment
-from processes import program
+from processes import free_port, program
 from work import Amount
 
 HERE = Path(__file__).parent
@@ -25,8 +25,7 @@ def measure_peer(amount: Amount, scratch: Path) -> dict[str, Any]:
     directories = {
         name: str(scratch / name.lower()) for name in ("HOME", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")
     }
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     for directory in directories.values():
         Path(directory).mkdir(parents=True)
     with program(

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for a program that cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def cpu_seconds(pid: int) -> float:

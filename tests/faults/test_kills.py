@@ -72,6 +72,18 @@ def test_everything_killed_and_started_again_during_a_run(tmp_path: Path) -> Non
     assert processes_of(tmp_path) == {}
 
 
+def test_kernels_that_nobody_comes_back_for_end_themselves(tmp_path: Path) -> None:
+    service = start_service(tmp_path / "data", "--orphan-timeout", "3s")
+    with Api(service) as api:
+        api.create("orphan")
+        api.begin("orphan", "while True: pass")
+
+    service.kill()
+
+    wait_until(lambda: processes_of(tmp_path) == {}, within=30, what="all processes gone")
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+
+
 def finish_through_failures(api: Api, session: str, result: dict[str, Any]) -> list[str]:
     """Read a run to its end, as a patient client would while parts of the service are away."""
     printed = ""
