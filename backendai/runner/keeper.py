@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,24 +13,16 @@ import trio
 
 from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRequest
 from backendai.core.kernel import KernelPhase, KernelSpec, KernelStat
-from backendai.engines.bubblewrap import visible_for
-from backendai.engines.contract import (
-    HOME_INSIDE,
-    Engine,
-    Sandbox,
-    SandboxExit,
-    SandboxFailed,
-    SandboxRequest,
-)
+from backendai.engines.contract import Engine, Sandbox, SandboxExit, SandboxFailed
 from backendai.runner import scratch
-from backendai.runner.channels import CONNECTION_FILE_INSIDE, IPC_DIRECTORY, open_channels
+from backendai.runner.channels import IPC_DIRECTORY, open_channels
 from backendai.runner.journal import PrintLog
 from backendai.runner.kernel import Kernel, KernelRefused
+from backendai.runner.request import HOME, describe_end, sandbox_request, signal_name
 from backendai.runner.runs import Run, RunBook, RunRefused
 from backendai.wire import runner as wire
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
 
-HOME = "home"
 JOURNAL = "journal"
 #: Bytes of the print log's two files each: 10 MiB of logs are always there to read.
 _LOG_BYTES = 10 << 20
@@ -42,17 +33,6 @@ _DISK_INTERVAL = 5.0
 _DISK_SHARE = 0.05
 #: Seconds for output that is still on its way when the kernel has ended.
 _DRAIN = 0.1
-_BOOTSTRAP = ".bootstrap.sh"
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
-    "HOME": HOME_INSIDE,
-    "USER": "work",
-    "LOGNAME": "work",
-    "SHELL": "/bin/sh",
-    "LANG": "C.UTF-8",
-    "TERM": "xterm-256color",
-    "TMPDIR": "/tmp",  # noqa: S108
-}
 
 
 class _Ending:
@@ -88,15 +68,16 @@ class Keeper:
         self._sandbox: Sandbox | None = None
         self._last_stat = KernelStat()
         self._scratch = 0
-        #: The directory is gone; there is nothing more to ask.
-        self.disposed = False
+        self._disposal = trio.Event()
+        self._keep_state = False
+        self._gone = trio.Event()
         Path(HOME).mkdir(mode=0o700, exist_ok=True)
         Path(JOURNAL).mkdir(mode=0o700, exist_ok=True)
         self._log = PrintLog(Path(JOURNAL), _LOG_BYTES)
         self._book = RunBook(Path(JOURNAL), spec.kernel.limits.output)
 
     async def run(self) -> None:
-        """Keep the kernel until it has ended for good, then return; reading goes on being possible."""
+        """Keep the kernel until it has ended for good, and its output until that is disposed of; then return."""
         while True:
             self._ending = _Ending()
             exit = await self._one_process()
@@ -105,6 +86,9 @@ class Keeper:
             self._set_phase(KernelPhase.RESTARTING)
         self._exit = msgspec.structs.replace(exit, stat=self._last_stat)
         self._set_phase(KernelPhase.EXITED)
+        await self._disposal.wait()
+        await self._remove_files()
+        self._gone.set()
 
     # -- one kernel process -------------------------------------------------------------------------------------
 
@@ -112,9 +96,10 @@ class Keeper:
         """Start and keep one process. Returns why it ended, ``None`` to start another."""
         ending = self._ending
         began = time.monotonic()
-        await _make_fresh(IPC_DIRECTORY)
+        await scratch.make_fresh(IPC_DIRECTORY)
+        request = sandbox_request(self._kernel_spec, self._spec.image, strict=self._spec.require_full_isolation)
         try:
-            async with open_channels() as channels, self._engine.open(self._sandbox_request()) as sandbox:
+            async with open_channels() as channels, self._engine.open(request) as sandbox:
                 self._timings = {"sandbox": _milliseconds_since(began)}
                 self._isolation = sandbox.isolation
                 self._sandbox = sandbox
@@ -125,7 +110,7 @@ class Keeper:
             ending.decide(RunnerExit(reason=error.code, detail=error.detail))
         finally:
             self._kernel = self._sandbox = None
-        self._book.end_all(_why(ending.exit))
+        self._book.end_all(describe_end(ending.exit))
         return ending.exit
 
     async def _attend(self, sandbox: Sandbox, kernel: Kernel, ending: _Ending, began: float) -> None:
@@ -167,7 +152,7 @@ class Keeper:
         if self._phase is not KernelPhase.RUNNING:
             return RunnerExit(reason="start-failed", exit_code=exited.code, detail=self._tail())
         if exited.code > 128:
-            return RunnerExit(reason="killed", exit_code=exited.code, detail=_signal_name(exited.code - 128))
+            return RunnerExit(reason="killed", exit_code=exited.code, detail=signal_name(exited.code - 128))
         return RunnerExit(reason="self-terminated", exit_code=exited.code)
 
     async def _log_output(self, sandbox: Sandbox) -> None:
@@ -186,29 +171,6 @@ class Keeper:
                 why = found.over or f"{found.size} bytes in use"
                 ending.decide(RunnerExit(reason="disk-limit", detail=f"disk limit: {limit} bytes; {why}"))
             await trio.sleep(max(_DISK_INTERVAL, (time.monotonic() - began) / _DISK_SHARE))
-
-    def _sandbox_request(self) -> SandboxRequest:
-        spec, image = self._kernel_spec, self._spec.image
-        argv = tuple(
-            word.replace("{connection_file}", CONNECTION_FILE_INSIDE).replace("{resource_dir}", image.resource_dir)
-            for word in image.argv
-        )
-        if spec.bootstrap_script:
-            Path(HOME, _BOOTSTRAP).write_text(spec.bootstrap_script)
-            Path(HOME, _BOOTSTRAP).chmod(0o644)
-            argv = ("/bin/sh", "-c", f'/bin/sh ./{_BOOTSTRAP}; exec "$@"', "sh", *argv)
-        return SandboxRequest(
-            name=f"{spec.kernel_id}-{os.getpid()}",
-            argv=argv,
-            environ={**_ENVIRONMENT, **image.env, **spec.environ},
-            hostname=spec.cluster_hostname,
-            limits=spec.limits,
-            network=spec.network,
-            home=Path(HOME),
-            ipc=Path(IPC_DIRECTORY),
-            visible=visible_for(image.argv, image.resource_dir),
-            strict=self._spec.require_full_isolation,
-        )
 
     def _tail(self) -> str:
         return self._log.tail(_TAIL)[0].strip()
@@ -275,8 +237,17 @@ class Keeper:
             self._ending.decide(None)
         await self.ready()
 
-    def request_end(self, reason: str, *, grace: float = 0.0) -> None:
+    def dispose(self, reason: str, *, grace: float = 0.0, keep_state: bool = False) -> None:
+        """Have the kernel ended and its directory removed, all but the state file with ``keep_state``."""
         self._ending.decide(RunnerExit(reason=reason), grace)
+        self._keep_state = keep_state
+        self._disposal.set()
+
+    async def gone(self) -> RunnerExit:
+        """Return once :meth:`dispose` has done its work."""
+        exit = await self.ended()
+        await self._gone.wait()
+        return exit
 
     async def ready(self) -> None:
         """Return when the kernel is RUNNING or EXITED."""
@@ -288,17 +259,12 @@ class Keeper:
             await self._changed.wait()
         return self._exit
 
-    async def dispose(self, *, keep_state: bool = False) -> RunnerExit:
-        """Once the kernel has ended, remove its directory, all but the state file with ``keep_state``."""
-        exit = await self.ended()
-        with trio.CancelScope(shield=True):
-            await scratch.remove(HOME, IPC_DIRECTORY, JOURNAL, wire.SPEC_FILE, wire.SOCKET_FILE, wire.LOG_FILE)
-            if not keep_state:
-                await scratch.remove(wire.STATE_FILE)
-                with suppress(OSError):  # somebody else's file in it, or moved: not ours to remove
-                    Path.cwd().rmdir()
-        self.disposed = True
-        return exit
+    async def _remove_files(self) -> None:
+        await scratch.remove(HOME, IPC_DIRECTORY, JOURNAL, wire.SPEC_FILE, wire.SOCKET_FILE, wire.LOG_FILE)
+        if not self._keep_state:
+            await scratch.remove(wire.STATE_FILE)
+            with suppress(OSError):  # there is somebody else's file in it
+                Path.cwd().rmdir()
 
     def state(self) -> RunnerState:
         return RunnerState(
@@ -329,35 +295,8 @@ class Keeper:
         fresh.replace(wire.STATE_FILE)
 
 
-async def _make_fresh(directory: str) -> None:
-    if Path(directory).exists():
-        await scratch.remove(directory)
-    Path(directory).mkdir(mode=0o700)
-
-
 def _milliseconds_since(began: float) -> float:
     return round((time.monotonic() - began) * 1000, 3)
-
-
-def _why(exit: RunnerExit | None) -> str:
-    """For the user whose run the end of the kernel cut short."""
-    if exit is None:
-        return "the kernel was restarted"
-    words = {
-        "out-of-memory": "the kernel was ended: out of memory",
-        "disk-limit": "the kernel was ended: too much disk space in use",
-        "self-terminated": f"the kernel exited with code {exit.exit_code}",
-        "killed": "the kernel crashed",
-    }
-    text = words.get(exit.reason, f"the kernel was ended: {exit.reason}")
-    return f"{text} ({exit.detail.splitlines()[0]})" if exit.detail else text
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"exit code {128 + number}"
 
 
 def _identity_of_this_process() -> str:

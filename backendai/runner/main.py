@@ -19,7 +19,10 @@ from backendai.wire.runner import RunnerSpec
 
 #: Bytes of data a runner may allocate. A hostile kernel that floods it ends its own runner, and so itself.
 _MAX_DATA = 1 << 30
+#: Seconds between looks whether an agent is still there.
 _DESERTED_POLL = 1.0
+#: Seconds for the last answer to leave.
+_GOODBYE = 1.0
 
 
 def run_runner(listener: socket.socket) -> int:
@@ -42,22 +45,18 @@ async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
     server = RunnerServer(keeper)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
-        nursery.start_soon(keeper.run)
-        nursery.start_soon(_end_when_deserted, keeper, server, spec.orphan_timeout, nursery.cancel_scope)
-        await server.dismissed()
+        nursery.start_soon(_dispose_when_deserted, keeper, server, spec.orphan_timeout)
+        await keeper.run()
+        with trio.move_on_after(_GOODBYE):
+            await server.dismissed()
         nursery.cancel_scope.cancel()
 
 
-async def _end_when_deserted(
-    keeper: Keeper, server: RunnerServer, timeout: float, runner: trio.CancelScope
-) -> None:
-    """Without any agent for ``timeout`` seconds: end the kernel, remove all but the state file, end the runner."""
+async def _dispose_when_deserted(keeper: Keeper, server: RunnerServer, timeout: float) -> None:
+    """Without any agent for ``timeout`` seconds, end the kernel. The state file stays, to tell a later agent."""
     while True:
         since = server.deserted_since
-        left = _DESERTED_POLL if since is None else since + timeout - trio.current_time()
-        if left <= 0:
+        if since is not None and trio.current_time() >= since + timeout:
             break
-        await trio.sleep(min(left, max(_DESERTED_POLL, left / 2)))
-    keeper.request_end("orphaned")
-    await keeper.dispose(keep_state=True)
-    runner.cancel()
+        await trio.sleep(_DESERTED_POLL if since is None else since + timeout - trio.current_time())
+    keeper.dispose("orphaned", keep_state=True)

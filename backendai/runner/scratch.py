@@ -64,8 +64,11 @@ def _descend(levels: list[tuple[int, Iterator[os.DirEntry[str]]]], name: str, pa
 
 async def remove(*paths: str) -> None:
     """Remove trees of any depth and with any permissions. Raises :class:`OSError` when something is left."""
+    paths = tuple(path for path in paths if os.path.lexists(path))
     command = ["rm", "-rf", "--one-file-system", "--", *paths]
-    with trio.move_on_after(_REMOVE_TIMEOUT):
+    if not paths:
+        return
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _REMOVE_TIMEOUT):
         result = await trio.run_process(command, check=False, stderr=subprocess.DEVNULL)
         if result.returncode != 0:
             # Only an ordinary user meets directories closed against their owner.
@@ -73,3 +76,9 @@ async def remove(*paths: str) -> None:
             await trio.run_process(command, check=False, stderr=subprocess.DEVNULL)
     if left := [path for path in paths if os.path.lexists(path)]:
         raise OSError(f"cannot remove {', '.join(left)}")
+
+
+async def make_fresh(directory: str) -> None:
+    """An empty directory of ours, whatever was in it."""
+    await remove(directory)
+    os.mkdir(directory, 0o700)

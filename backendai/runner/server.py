@@ -63,6 +63,8 @@ class RunnerServer:
         async def answer(request_id: int, request: wire.RunnerRequest, run: Run | None) -> None:
             try:
                 await send(request_id, await self._answer(request, run))
+                if isinstance(request, wire.Shutdown):
+                    self._dismissed.set()
             finally:
                 room.release()
 
@@ -72,8 +74,6 @@ class RunnerServer:
                     await stream.send_all(wire.encode_frame(request_id, message))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 nursery.cancel_scope.cancel()
-            if isinstance(message, wire.Exited) and self._keeper.disposed:
-                self._dismissed.set()
 
         async with trio.open_nursery() as nursery:
             try:
@@ -99,7 +99,7 @@ class RunnerServer:
             case wire.Run():
                 return self._keeper.submit(request.request)
             case wire.Shutdown():
-                self._keeper.request_end(request.reason, grace=request.grace)
+                self._keeper.dispose(request.reason, grace=request.grace)
         return None
 
     async def _answer(self, request: wire.RunnerRequest, run: Run | None) -> wire.RunnerAnswer:
@@ -132,7 +132,7 @@ class RunnerServer:
             case wire.AwaitExit():
                 return wire.Exited(exit=await keeper.ended())
             case wire.Shutdown():
-                return wire.Exited(exit=await keeper.dispose())
+                return wire.Exited(exit=await keeper.gone())
             case _:
                 assert_never(request)
         return wire.State(state=keeper.state())
