@@ -1,4 +1,4 @@
-"""The two directories of an installation: one that is kept, and one for sockets that goes when it stops."""
+"""The places of an installation: the directory that is kept, the one for its sockets, its ports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -72,6 +73,18 @@ def open_runtime_directory(directory: Path) -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def port_problem(address: str, port: int) -> str:
+    """Why one cannot listen there; empty when one can. Port 0 is any free one."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def _runtime_base() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +24,7 @@ from backendai.core.account import Secret
 from backendai.embedded.accounts import prepare_accounts
 from backendai.embedded.child import Child, ChildSpec, describe_exit, log_tail, open_child
 from backendai.embedded.keys import ensure_agent_keys, ensure_manager_keys
-from backendai.embedded.places import claim_directory, open_runtime_directory
+from backendai.embedded.places import claim_directory, open_runtime_directory, port_problem
 from backendai.embedded.postgres import open_postgres
 from backendai.embedded.tls import Certificate, ensure_certificate
 from backendai.embedded.valkey import open_valkey
@@ -282,17 +281,11 @@ def _certificate(up: UpSettings) -> Certificate:
 
 def _check_ports(up: UpSettings) -> None:
     """Say which port is taken before anything is started. Raises :class:`PortTaken`."""
-    family = socket.AF_INET6 if ":" in up.service_ip else socket.AF_INET
     for option, port in ((c.HTTP_PORT, up.http_port), (c.HTTPS_PORT, up.https_port)):
-        if port == 0:
-            continue
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((up.service_ip, port))
-            except OSError as error:
-                reason = f"cannot listen on {up.service_ip}:{port} ({error.strerror})"
-                raise PortTaken(f"{reason}; {option.flag} chooses another, 0 a free one") from None
+        problem = port_problem(up.service_ip, port)
+        if problem:
+            reason = f"cannot listen on {up.service_ip}:{port} ({problem})"
+            raise PortTaken(f"{reason}; {option.flag} chooses another, 0 a free one")
 
 
 def _shorten_logs(directory: Path) -> None:
