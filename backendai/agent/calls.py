@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 _CALL_ID_BYTES = 8
 #: Calls under way at once; more are refused.
 _MOST_CALLS = 4096
+#: Seconds after which the wait for a runner that does not answer is given up. A read waits a few by design.
+_CALL_TIMEOUT = 60.0
 
 
 class CallServer:
@@ -66,8 +68,10 @@ class CallServer:
 
     async def _serve(self, frames: list[bytes], call: AgentCall) -> None:
         self._under_way += 1
+        answer: AgentAnswer = Refused(code="failed", msg="the runner does not answer")
         try:
-            answer = await self._carry_out(call)
+            with trio.move_on_after(_CALL_TIMEOUT):
+                answer = await self._carry_out(call)
         except Exception:
             # One of the two message loops: a fault in one call must not end the agent.
             kernel_id = None if isinstance(call, CreateKernel | Ping) else str(call.kernel_id)

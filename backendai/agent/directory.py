@@ -12,9 +12,12 @@ from uuid import UUID
 
 import trio
 
+from backendai.wire.runner import LOG_FILE
+
 _LOCK = "lock"
 _KERNELS = "kernels"
 _WARM = "warm-"
+_TAIL_BYTES = 2000
 
 
 class DirectoryHeld(Exception):
@@ -64,6 +67,17 @@ def _kernel_id(name: str) -> UUID | None:
         return UUID(name)
     except ValueError:
         return None
+
+
+def runner_log_tail(directory: Path) -> str:
+    """The last words of a runner that left no other, empty when it had none."""
+    try:
+        with (directory / LOG_FILE).open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 async def remove_directory(directory: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from backendai.agent.directory import remove_directory
+from backendai.agent.directory import remove_directory, runner_log_tail
 from backendai.agent.facts import FactOutbox
 from backendai.agent.host import Runner
 from backendai.core.kernel import KernelFacts, KernelPhase, KernelSpec, KernelStat
@@ -109,7 +109,9 @@ class Kernel:
             except KernelNotReady as error:
                 failure = error.exit
             except RunnerGone as gone:
-                failure = (gone.last and gone.last.exit) or RunnerExit(reason=_LOST)
+                failure = (gone.last and gone.last.exit) or RunnerExit(
+                    reason=_LOST, detail=runner_log_tail(self.directory)
+                )
             except (ZygoteFailed, OSError) as error:
                 failure = RunnerExit(reason="start-failed", detail=str(error))
         if self.phase is KernelPhase.RUNNING:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import structlog
 import trio
 
-from backendai.agent.directory import AgentDirectory, remove_directory
+from backendai.agent.directory import AgentDirectory, remove_directory, runner_log_tail
 from backendai.agent.host import Runner, RunnerHost, kernel_named_warm
 from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec
 from backendai.runner.client import KernelNotReady, RunnerGone
@@ -153,7 +153,8 @@ class WarmPool:
         try:
             with trio.CancelScope(shield=True):  # a runner that starts must not be lost sight of
                 runner = await self._host.spawn(directory, self._runner_spec(kernel, image))
-        except (RunnerGone, ZygoteFailed, OSError):
+        except (RunnerGone, ZygoteFailed, OSError) as error:
+            error.add_note(runner_log_tail(directory))
             await remove_directory(directory)
             raise
         warm = self._starting = WarmKernel(image.canonical, directory, runner)
@@ -201,4 +202,6 @@ def _assignable(spec: KernelSpec) -> bool:
 
 
 def _why(error: Exception) -> str:
-    return error.exit.detail or error.exit.reason if isinstance(error, KernelNotReady) else str(error)
+    if isinstance(error, KernelNotReady):
+        return error.exit.detail or error.exit.reason
+    return "\n".join([str(error), *getattr(error, "__notes__", ())]).strip()

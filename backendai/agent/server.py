@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -25,7 +26,10 @@ from backendai.agent.resources import node_stat, offered_slots
 from backendai.agent.settings import AgentSettings
 from backendai.agent.uplink import Uplink
 from backendai.bridges.zmq import AllowedKeys, CurveServer, SocketType, ZmqSocket, open_socket
+from backendai.engines.probe import probe_host
+from backendai.engines.sweep import sweep_leftovers
 from backendai.runner.zygote import open_runner_zygote
+from backendai.supervision.periodic import periodic
 from backendai.supervision.service import open_service
 from backendai.wire.link import MAX_MESSAGE_BYTES, Heartbeat, Hello
 
@@ -33,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 #: Seconds a stop has to end all kernels and say goodbye.
 _STOP_TIMEOUT = 4.0
+_SWEEP_INTERVAL = timedelta(seconds=20)
 
 
 async def serve(
@@ -72,6 +77,7 @@ async def _serve(
     )
     address = settings.advertise or socket.endpoint
     numbers = itertools.count(1)
+    isolation = await _isolation()
 
     def hello() -> Hello:
         return Hello(
@@ -86,6 +92,7 @@ async def _serve(
             slots={name: str(amount) for name, amount in offered.items()},
             images=tuple(images.values()),
             kernels=kernels.facts(),
+            isolation=isolation,
         )
 
     async def heartbeat() -> Heartbeat:
@@ -100,6 +107,7 @@ async def _serve(
     uplink = Uplink(settings, boot_id, outbox, hello=hello, heartbeat=heartbeat)
     async with (
         open_service(kernels.run, name="kernels"),
+        open_service(partial(periodic, _SWEEP_INTERVAL, _sweep, name="sweep"), name="sweep"),
         open_service(pool.run, name="warm pool"),
         open_service(uplink.run, name="uplink"),
         _farewell(settings, kernels, pool, uplink),
@@ -109,6 +117,22 @@ async def _serve(
         _announce(settings.ready_fd, address)
         task_status.started(address)
         await trio.sleep_forever()
+
+
+async def _isolation() -> dict[str, str]:
+    """What kernels of this host are held by; what is missing goes to the log, with what it costs."""
+    host = await trio.to_thread.run_sync(probe_host)
+    for lack in host.missing:
+        log.warning(
+            "agent.isolation-missing", what=lack.name, found=lack.found, cost=lack.cost, mend=lack.mend
+        )
+    return host.isolation
+
+
+async def _sweep() -> None:
+    """Runners that were killed leave control groups behind."""
+    if names := await trio.to_thread.run_sync(sweep_leftovers):
+        log.info("agent.swept", leftovers=names)
 
 
 @asynccontextmanager

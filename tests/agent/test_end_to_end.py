@@ -136,7 +136,7 @@ class Manager:
         while reply.status is not RunStatus.FINISHED:
             reply = await self.read(
                 kernel_id,
-                RunRequest(run_id=reply.run_id, mode=RunMode.CONTINUE, after=reply.next_index),
+                RunRequest(run_id=reply.run_id, mode=RunMode.CONTINUE, after=reply.next_index, wait=10),
             )
             text += "".join(item.data for item in reply.items)
         return text
@@ -265,7 +265,7 @@ async def test_interrupt_passes_a_read_that_waits(tmp_path: Path) -> None:
         kernel_id = await manager.create()
         await manager.event(KernelStarted, kernel_id)
         request = RunRequest(
-            run_id="r", mode=RunMode.QUERY, code="print('on', flush=True)\nwhile True: pass", wait=10
+            run_id="r", mode=RunMode.QUERY, code="print('on', flush=True)\nwhile True: pass", after=0
         )
         reply = await manager.read(kernel_id, request)
         begun = trio.current_time()
