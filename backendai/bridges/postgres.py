@@ -116,16 +116,21 @@ class Database:
                     self._idle.append(raw)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, durable: bool = True, lock: int | None = None
+    ) -> AsyncIterator[Connection]:
         """Hold a connection in a transaction: committed when the block ends, rolled back when it raises.
 
         Cancellation inside the block rolls back. The commit itself cannot be cancelled, only time out: once
         the block has ended normally, its outcome is definite unless :class:`DatabaseUnavailable` is raised.
+
+        Without ``durable`` the commit does not wait for the disk: a crash of the server's machine may undo it
+        (whole, never in part). ``lock`` is an advisory lock to take first, held until the end.
         """
         async with self.connection() as connection:
             raw = connection._raw
             try:
-                await connection.execute("BEGIN")
+                await connection.execute(_begin(durable, lock))
                 yield connection
             except BaseException:
                 await self._finish(connection, "ROLLBACK")
@@ -200,6 +205,12 @@ class Database:
         except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError) as error:
             raise DatabaseUnavailable(str(error)) from error
         return raw
+
+
+def _begin(durable: bool, lock: int | None) -> str:
+    """Several statements for the price of one round trip."""
+    begin = "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit = off"
+    return begin if lock is None else f"{begin}; SELECT pg_advisory_xact_lock({lock:d})"
 
 
 async def _close(raw: Any) -> None:

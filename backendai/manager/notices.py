@@ -1,0 +1,109 @@
+"""The one ear of a process: hears notices from PostgreSQL and passes them to those who care."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+import trio
+
+from backendai.bridges.postgres import Database
+from backendai.core.notice import (
+    CHANNEL,
+    AccountsChanged,
+    SessionChanged,
+    SettingsChanged,
+    WorkWaits,
+    decode,
+)
+from backendai.supervision.broadcast import Broadcast, Subscription
+from backendai.supervision.periodic import Alarm
+
+log = structlog.get_logger(__name__)
+
+
+class CachesAccounts(Protocol):
+    def trust_cache(self, trusted: bool) -> None: ...
+    def forget(self, access_key: str | None) -> None: ...
+
+
+class NoticeBoard:
+    """What was heard, for the parts of this process.
+
+    Losing the connection means that notices are missing: :meth:`run` then raises, waits for a session end
+    early, caches are no longer trusted, and the manager starts its loops anew.
+    """
+
+    def __init__(self, database: Database, accounts: CachesAccounts) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._by_session: dict[UUID, Broadcast[SessionChanged]] = {}
+        #: Everything that happens to any session, for event streams.
+        self.sessions: Broadcast[SessionChanged] = Broadcast()
+        #: Rings when a session may have become schedulable.
+        self.work_waits = Alarm()
+        #: Ring when settings or trusted keys changed.
+        self.status_changed = Alarm()
+        self.keys_changed = Alarm()
+        self.listening = False
+
+    @contextmanager
+    def watch(self, session_id: UUID) -> Iterator[Subscription[SessionChanged]]:
+        """What happens to one session while the block lasts; ends early when the feed is lost.
+
+        Enter it before the session is entered into the database and nothing is missed.
+        """
+        broadcast: Broadcast[SessionChanged] = Broadcast()
+        if not self.listening:
+            broadcast.close()
+        self._by_session[session_id] = broadcast
+        try:
+            with broadcast.subscribe() as subscription:
+                yield subscription
+        finally:
+            del self._by_session[session_id]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled. Raises :class:`~backendai.bridges.postgres.DatabaseUnavailable`."""
+        try:
+            async with self._database.listen(CHANNEL) as feed:
+                self.listening = True
+                self._accounts.trust_cache(True)
+                self.status_changed.ring()
+                task_status.started()
+                async for _, payload in feed:
+                    self._take(payload)
+        finally:
+            self.listening = False
+            self._accounts.trust_cache(False)
+            for broadcast in self._by_session.values():
+                broadcast.close()
+
+    def _take(self, payload: str) -> None:
+        try:
+            notice = decode(payload)
+        except msgspec.MsgspecError as error:
+            log.warning("notices.malformed", error=str(error))
+            return
+        match notice:
+            case SessionChanged():
+                self._take_session(notice)
+            case AccountsChanged():
+                self._accounts.forget(notice.access_key)
+            case SettingsChanged():
+                self.status_changed.ring()
+                self.keys_changed.ring()
+            case WorkWaits():
+                self.work_waits.ring()
+
+    def _take_session(self, notice: SessionChanged) -> None:
+        if notice.event.name in ("session_enqueued", "kernel_terminated", "kernel_cancelled"):
+            self.work_waits.ring()
+        watched = self._by_session.get(notice.event.session_id)
+        if watched is not None:
+            watched.publish(notice)
+        self.sessions.publish(notice)

@@ -1,0 +1,157 @@
+"""Bring book and agents together: facts move the book, orders go to the agents."""
+
+from __future__ import annotations
+
+from collections import deque
+from uuid import UUID
+
+import structlog
+import trio
+
+from backendai.bridges.postgres import Database
+from backendai.core.kernel import KernelFacts, KernelStat
+from backendai.core.lifecycle import Creating, Ended, Event, Pulling, Started, StartFailed
+from backendai.manager.link import AgentAddress, AgentCaller, AgentUnreachable
+from backendai.manager.transitions import Applied, DestroyOrder, Transitions
+from backendai.storage import kernels as store
+from backendai.storage.kernels import Assignment
+from backendai.wire.link import (
+    CreateKernel,
+    DestroyKernel,
+    KernelCreating,
+    KernelEvent,
+    KernelFailed,
+    KernelPulling,
+    KernelStarted,
+    KernelTerminated,
+    Logs,
+    ReadLogs,
+    Refused,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Orders under way at once; more wait their turn.
+_CONCURRENCY = 64
+#: Bytes of a dead kernel's output that are kept.
+LOGS_KEPT = 1 << 20
+
+
+class Reconciler:
+    """Applies what happened, and gives the orders that follow from it.
+
+    Orders wait in memory for :meth:`run`. Losing them does no harm: the book shows what is wanted, and the
+    sweep finds kernels that disagree with it.
+    """
+
+    def __init__(
+        self, database: Database, transitions: Transitions, agents: AgentCaller, call_timeout: float
+    ) -> None:
+        self._database = database
+        self._transitions = transitions
+        self._agents = agents
+        self._timeout = call_timeout
+        self._orders: deque[Assignment | DestroyOrder] = deque()
+        self._waiting = trio.Event()
+        self._starting: set[UUID] = set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry out orders until cancelled."""
+        limiter = trio.CapacityLimiter(_CONCURRENCY)
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                while self._orders:
+                    order = self._orders.popleft()
+                    nursery.start_soon(self._carry_out, order, limiter)
+                self._waiting = trio.Event()
+                await self._waiting.wait()
+
+    async def apply(
+        self,
+        kernel_id: UUID,
+        event: Event,
+        *,
+        whole_session: bool = False,
+        facts: KernelFacts | None = None,
+        stat: KernelStat | None = None,
+    ) -> Applied | None:
+        """Let an event happen and order what follows from it."""
+        applied = await self._transitions.apply(
+            kernel_id, event, whole_session=whole_session, facts=facts, stat=stat
+        )
+        if applied is not None:
+            self.order(*applied.orders)
+        return applied
+
+    async def take_fact(self, event: KernelEvent, sender: AgentAddress) -> None:
+        """A fact from an agent about one of its kernels; the same fact again does nothing."""
+        match event:
+            case KernelPulling():
+                await self.apply(event.kernel_id, Pulling(event.reason))
+            case KernelCreating():
+                await self.apply(event.kernel_id, Creating())
+            case KernelStarted():
+                if await self.apply(event.kernel_id, Started(), facts=event.facts) is None:
+                    self.order(DestroyOrder(event.kernel_id, sender, "unknown-kernel"))
+            case KernelFailed():
+                await self.apply(event.kernel_id, StartFailed(event.code, event.detail))
+            case KernelTerminated():
+                await self.apply(event.kernel_id, Ended(event.reason, event.exit_code), stat=event.last_stat)
+
+    def order(self, *orders: Assignment | DestroyOrder) -> None:
+        """Have agents start or end kernels, soon. Starting one that is being started already is not
+        repeated.
+        """
+        for order in orders:
+            if isinstance(order, Assignment):
+                if order.spec.kernel_id in self._starting:
+                    continue
+                self._starting.add(order.spec.kernel_id)
+            self._orders.append(order)
+        self._waiting.set()
+
+    async def keep_logs(self, kernel_id: UUID, target: AgentAddress, timeout: float) -> None:
+        """Copy the end of a kernel's output into the book, if its agent answers in time."""
+        try:
+            answer = await self._agents.call(
+                target, ReadLogs(kernel_id=kernel_id, limit=LOGS_KEPT), timeout=timeout
+            )
+        except AgentUnreachable:
+            return
+        if isinstance(answer, Logs):
+            await store.keep_logs(self._database, kernel_id, answer.text.replace("\0", "\ufffd"))
+
+    async def _carry_out(self, order: Assignment | DestroyOrder, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            if isinstance(order, Assignment):
+                try:
+                    await self._start(order)
+                finally:
+                    self._starting.discard(order.spec.kernel_id)
+            else:
+                await self._destroy(order)
+
+    async def _start(self, order: Assignment) -> None:
+        kernel_id = order.spec.kernel_id
+        target = AgentAddress(order.address, order.public_key)
+        try:
+            answer = await self._agents.call(target, CreateKernel(spec=order.spec), timeout=self._timeout)
+        except AgentUnreachable as error:
+            # Whether it starts is unknown. The sweep asks again until the deadline of the start.
+            log.warning(
+                "reconciler.start-unanswered", kernel=str(kernel_id), agent=order.agent_id, why=error.why
+            )
+            return
+        if isinstance(answer, Refused):
+            log.warning(
+                "reconciler.start-refused", kernel=str(kernel_id), agent=order.agent_id, code=answer.code
+            )
+            await self.apply(kernel_id, StartFailed(answer.code, answer.msg))
+
+    async def _destroy(self, order: DestroyOrder) -> None:
+        message = DestroyKernel(kernel_id=order.kernel_id, reason=order.reason, forced=True)
+        try:
+            await self._agents.call(order.target, message, timeout=self._timeout)
+        except AgentUnreachable as error:
+            log.warning("reconciler.destroy-unanswered", kernel=str(order.kernel_id), why=error.why)

@@ -1,0 +1,274 @@
+"""Sessions as their owners use them: create, find, rename, restart, destroy."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import trio
+
+from backendai.bridges.postgres import Database, UniqueViolation
+from backendai.core.account import Principal, UserRole
+from backendai.core.errors import (
+    BadRequest,
+    Forbidden,
+    InsufficientPrivilege,
+    KernelRestartFailed,
+    ObjectNotFound,
+    ServiceUnavailable,
+    SessionAlreadyExists,
+    TooManySessionsMatched,
+)
+from backendai.core.kernel import KernelStat
+from backendai.core.lifecycle import Broke, DestroyWanted, Reason, RestartWanted, refuses_destroy
+from backendai.core.notice import SessionChanged
+from backendai.core.session import (
+    DEAD,
+    SessionCreated,
+    SessionRecord,
+    SessionStatus,
+    SessionWish,
+)
+from backendai.core.statistics import metrics
+from backendai.manager.clock import Clock, wall_time
+from backendai.manager.creation import Entry, SessionCreation, check_name
+from backendai.manager.link import AgentAddress, AgentCaller, AgentUnreachable
+from backendai.manager.live_stats import LiveStats
+from backendai.manager.notices import NoticeBoard
+from backendai.manager.reconciler import Reconciler
+from backendai.manager.transitions import Applied, DestroyOrder, Transitions
+from backendai.storage import sessions as store
+from backendai.storage.kernels import LockedSession
+from backendai.storage.sessions import Found
+from backendai.supervision.broadcast import Subscription
+from backendai.wire.link import Destroyed, DestroyKernel, Refused, RestartKernel
+
+#: Seconds for copying the output of a kernel before it is ended.
+_LOGS_TIMEOUT = 2.0
+#: Times that a name may be taken and freed again under a request that wants it.
+_NAME_ATTEMPTS = 3
+
+
+class SessionService:
+    def __init__(
+        self,
+        database: Database,
+        creation: SessionCreation,
+        transitions: Transitions,
+        reconciler: Reconciler,
+        agents: AgentCaller,
+        board: NoticeBoard,
+        live_stats: LiveStats,
+        call_timeout: float,
+        clock: Clock = wall_time,
+    ) -> None:
+        self._database = database
+        self._creation = creation
+        self._transitions = transitions
+        self._reconciler = reconciler
+        self._agents = agents
+        self._board = board
+        self._live_stats = live_stats
+        self._timeout = call_timeout
+        self._clock = clock
+
+    # -- create
+
+    async def create(self, requester: Principal, owner: Principal, wish: SessionWish) -> SessionCreated:
+        """Enter a session, and unless told otherwise wait until it runs, or will not.
+
+        A live session of the same name is used again if the wish allows it. When the wait is cut short, by
+        cancellation or by ``max_wait``, the session stays queued. Raises the refusals of contract 02 §2.3,
+        and :class:`ServiceUnavailable` when nobody can tell any more what became of the session.
+        """
+        for _ in range(_NAME_ATTEMPTS):
+            entry = await self._creation.prepare(requester, owner, wish, self._clock())
+            if isinstance(entry, Found):
+                return _reused(entry.record)
+            with self._board.watch(entry.session_id) as changes:
+                try:
+                    await self._enter(entry)
+                except UniqueViolation:
+                    continue  # somebody was faster: what they made is found by the next attempt
+                if wish.enqueue_only:
+                    return _created(entry, wish, SessionStatus.PENDING)
+                return _created(entry, wish, await _await_start(changes, wish.max_wait))
+        raise ServiceUnavailable("The name is being taken and freed again and again.")
+
+    async def _enter(self, entry: Entry) -> None:
+        await store.insert(self._database, entry.session, entry.kernels, entry.depends_on, [entry.enqueued])
+
+    # -- find
+
+    async def resolve(self, owner: Principal, ref: str, *, stale: bool = False) -> SessionRecord:
+        """The session of the owner that ``ref`` means: name, UUID or prefix; dead ones only with ``stale``.
+
+        One query. Raises :class:`ObjectNotFound` or :class:`TooManySessionsMatched`.
+        """
+        return (await self.locate(owner, ref, stale=stale)).record
+
+    async def locate(self, owner: Principal, ref: str, *, stale: bool = False) -> Found:
+        """As :meth:`resolve`, with the address of its agent."""
+        found = await store.find(self._database, owner.access_key, ref, stale=stale)
+        if not found:
+            raise ObjectNotFound("session")
+        if len(found) > 1:
+            matches = [_match(each.record) for each in found[: store.MAX_MATCHES]]
+            raise TooManySessionsMatched(data={"matches": matches})
+        return found[0]
+
+    async def info(self, owner: Principal, ref: str, *, stale: bool = False) -> SessionRecord:
+        """As :meth:`resolve`, with the newest statistics of a live session."""
+        record = await self.resolve(owner, ref, stale=stale)
+        if record.status in DEAD or record.status is SessionStatus.PENDING:
+            return record
+        return await self._live_stats.refresh(record)
+
+    async def match(self, owner: Principal, prefix: str) -> list[dict[str, str]]:
+        """Everything that ``prefix`` may mean, dead sessions included, at most ten: ``{id, name, status}``."""
+        found = await store.find(self._database, owner.access_key, prefix, stale=True)
+        return [
+            {
+                "id": str(each.record.session_id),
+                "name": each.record.name,
+                "status": each.record.status,
+            }
+            for each in found[: store.MAX_MATCHES]
+        ]
+
+    # -- change
+
+    async def rename(self, owner: Principal, ref: str, name: str) -> None:
+        """Raises :class:`BadRequest` unless running, :class:`SessionAlreadyExists` for a taken name."""
+        check_name(name)
+        record = await self.resolve(owner, ref)
+        try:
+            renamed = await store.rename(self._database, record.session_id, name)
+        except UniqueViolation:
+            taken = await store.find_by_name(self._database, owner.access_key, name)
+            existing = record.session_id if taken is None else taken.record.session_id
+            raise SessionAlreadyExists(
+                "The name is in use.", data={"existingSessionId": str(existing)}
+            ) from None
+        if not renamed:
+            raise BadRequest("Can't change name of not running session")
+
+    async def restart(self, owner: Principal, ref: str) -> None:
+        """New processes on the same files, for all kernels; returns once the agents have accepted.
+
+        Raises :class:`KernelRestartFailed`.
+        """
+        found = await self.locate(owner, ref)
+        applied = await self._transitions.apply(
+            found.record.session_id, RestartWanted(), whole_session=True, check=_check_running
+        )
+        if applied is None:
+            raise ObjectNotFound("session")
+        for kernel in applied.before.kernels:
+            target = AgentAddress(kernel.address or "", kernel.public_key)
+            try:
+                answer = await self._agents.call(
+                    target, RestartKernel(kernel_id=kernel.id), timeout=self._timeout
+                )
+            except AgentUnreachable as error:
+                raise KernelRestartFailed(
+                    agent_details={"type": "unreachable", "title": error.why}
+                ) from error
+            if isinstance(answer, Refused):
+                await self._reconciler.apply(kernel.id, Broke(f"agent-error ({answer.code})"))
+                raise KernelRestartFailed(agent_details={"type": answer.code, "title": answer.msg})
+
+    async def destroy(
+        self,
+        requester: Principal,
+        owner: Principal,
+        ref: str,
+        *,
+        forced: bool = False,
+        recursive: bool = False,
+    ) -> dict[str, Any]:
+        """End a session, with ``recursive`` first those that depend on it; answers its statistics object.
+
+        The wish is durable: an agent that is out of reach now is told later. Raises the refusals of contract
+        02 §6.2.
+        """
+        if forced and requester.role not in (UserRole.ADMIN, UserRole.SUPERADMIN):
+            raise InsufficientPrivilege("You are not allowed to force-terminate others's sessions")
+        record = await self.resolve(owner, ref)
+        if recursive:
+            for dependant in await store.dependants(self._database, record.session_id):
+                await self._destroy(dependant, forced=forced)
+        return await self._destroy(record.session_id, forced=forced)
+
+    async def _destroy(self, session_id: UUID, *, forced: bool) -> dict[str, Any]:
+        def check(session: LockedSession) -> None:
+            for kernel in session.kernels:
+                if kernel.state.status not in DEAD:
+                    refusal = refuses_destroy(kernel.state.status, forced=forced)
+                    if refusal is not None:
+                        raise Forbidden(refusal)
+
+        event = DestroyWanted(Reason.USER_REQUESTED, forced=forced)
+        applied = await self._transitions.apply(session_id, event, whole_session=True, check=check)
+        if applied is None or applied.status is SessionStatus.CANCELLED:
+            return {"status": "cancelled"}
+        stat = await self._end_kernels(applied)
+        return {**metrics(stat), "version": 2, "status": "terminated"}
+
+    async def _end_kernels(self, applied: Applied) -> KernelStat | None:
+        """Tell the agents; answers the last statistics of the main kernel if they could be had."""
+        stat = None
+        for order in applied.orders:
+            await self._reconciler.keep_logs(order.kernel_id, order.target, _LOGS_TIMEOUT)
+            answer = await self._order_end(order)
+            if order.kernel_id == applied.before.id and isinstance(answer, Destroyed):
+                stat = answer.last_stat
+        return stat
+
+    async def _order_end(self, order: DestroyOrder) -> object:
+        message = DestroyKernel(kernel_id=order.kernel_id, reason=order.reason)
+        try:
+            return await self._agents.call(order.target, message, timeout=self._timeout)
+        except AgentUnreachable:
+            self._reconciler.order(order)
+            return None
+
+
+async def _await_start(changes: Subscription[SessionChanged], max_wait: float) -> str:
+    """The status in which waiting ends; ``TIMEOUT`` after ``max_wait`` seconds, 0 being no limit."""
+    with trio.move_on_after(max_wait or float("inf")):
+        async for change in changes:
+            if change.event.name.startswith("session_") and (
+                change.status in DEAD or change.status in (SessionStatus.RUNNING, SessionStatus.ERROR)
+            ):
+                return change.status
+        raise ServiceUnavailable("The session was entered, but the service cannot tell what became of it.")
+    return "TIMEOUT"
+
+
+def _check_running(session: LockedSession) -> None:
+    if session.status is not SessionStatus.RUNNING:
+        raise BadRequest(f"The session is not running but {session.status}.")
+
+
+def _created(entry: Entry, wish: SessionWish, status: str) -> SessionCreated:
+    return SessionCreated(session_id=entry.session_id, name=wish.name, status=status)
+
+
+def _reused(record: SessionRecord) -> SessionCreated:
+    return SessionCreated(
+        session_id=record.session_id,
+        name=record.name,
+        status=record.status,
+        service_ports=record.service_ports,
+        created=False,
+    )
+
+
+def _match(record: SessionRecord) -> dict[str, str]:
+    return {
+        "id": str(record.session_id),
+        "name": record.name,
+        "status": record.status,
+        "created_at": record.created_at.isoformat(),
+    }
