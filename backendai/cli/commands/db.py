@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
@@ -45,6 +47,13 @@ def current(settings: Settings) -> int:
 
 
 @db.command()
+@click.argument("message")
+def revision(*, message: str) -> None:
+    """Write the migration from the newest one to what the schema says now. For developers, in a checkout."""
+    trio.run(_write_revision, message)
+
+
+@db.command()
 @click.option("--embedded", is_flag=True, help="Compare with what the migrations make of an empty database.")
 @takes(*c.DATABASE_COMMAND)
 def check(settings: Settings, *, embedded: bool) -> int:
@@ -63,6 +72,22 @@ def check(settings: Settings, *, embedded: bool) -> int:
 
 
 async def _check_migrations() -> list[str]:
+    from backendai.storage import migrate
+
+    async with _migrated_database() as url:
+        return await trio.to_thread.run_sync(migrate.check_drift, url)
+
+
+async def _write_revision(message: str) -> None:
+    from backendai.storage import migrate
+
+    async with _migrated_database() as url:
+        await trio.to_thread.run_sync(migrate.write_revision, url, message)
+
+
+@asynccontextmanager
+async def _migrated_database() -> AsyncIterator[str]:
+    """A database for the length of the body, empty but for what the migrations make."""
     from backendai.embedded.postgres import open_postgres
     from backendai.storage import migrate
 
@@ -72,4 +97,4 @@ async def _check_migrations() -> list[str]:
         async with open_postgres(place / "postgres", place, durable=False) as postgres:
             url = postgres.url.reveal()
             await trio.to_thread.run_sync(migrate.upgrade, url)
-            return await trio.to_thread.run_sync(migrate.check_drift, url)
+            yield url
