@@ -73,8 +73,6 @@ class Document:
     ast: DocumentNode
     operations: Mapping[str | None, OperationDefinitionNode]
     fragments: Mapping[str, FragmentDefinitionNode]
-    #: Some selection carries ``@skip`` or ``@include``: what is selected depends on the variables.
-    conditional: bool
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
         """Raises :class:`QueryRefused` when the name does not tell which one."""
@@ -122,7 +120,7 @@ def _read(text: str) -> Document:
         ast = parse(text, max_lexical_tokens=MAX_TOKENS, allow_empty_selection_sets=False)
     except GraphQLError as error:
         raise QueryRefused([error]) from error
-    conditional = _check_size(ast)
+    _check_size(ast)
     ast = _with_types_of_use(ast)
     if errors := validate(schema(), ast, specified_rules, max_errors=20):
         raise QueryRefused(errors)
@@ -133,7 +131,6 @@ def _read(text: str) -> Document:
         ast,
         {node.name.value if node.name else None: node for node in operations},
         {node.name.value: node for node in ast.definitions if isinstance(node, FragmentDefinitionNode)},
-        conditional,
     )
 
 
@@ -143,10 +140,9 @@ _read_kept = lru_cache(maxsize=_KEPT)(_read)
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
-def _check_size(ast: DocumentNode) -> bool:
-    """Refuse a document too large to be checked cheaply; tells whether any selection is conditional."""
+def _check_size(ast: DocumentNode) -> None:
+    """Refuse a document too large to be checked cheaply."""
     selections = fragments = 0
-    conditional = False
     for definition in ast.definitions:
         if isinstance(definition, FragmentDefinitionNode):
             fragments += 1
@@ -159,14 +155,12 @@ def _check_size(ast: DocumentNode) -> bool:
         for node, depth in _selections(definition.selection_set, 1):
             selections += 1
             fragments += isinstance(node, FragmentSpreadNode)
-            conditional = conditional or bool(node.directives)
             if depth > MAX_DEPTH:
                 raise QueryRefused.because(f"More than {MAX_DEPTH} levels deep.", node)
     if selections > MAX_SELECTIONS:
         raise QueryRefused.because(f"More than {MAX_SELECTIONS} selections.")
     if fragments > MAX_FRAGMENTS:
         raise QueryRefused.because(f"More than {MAX_FRAGMENTS} fragments and uses of fragments.")
-    return conditional
 
 
 def _selections(selection_set: SelectionSetNode, depth: int) -> Iterator[tuple[Any, int]]:
