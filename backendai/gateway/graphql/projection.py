@@ -27,6 +27,7 @@ from graphql import (
     is_list_type,
     is_non_null_type,
     is_object_type,
+    is_scalar_type,
 )
 from graphql.execution.values import VariableValues, get_argument_values
 
@@ -57,8 +58,9 @@ class Field:
     #: The fields of the object or of each object of the list; None for scalars.
     fields: tuple[Field, ...] | None
     optional: bool
-    #: Of a scalar: the Python type that needs no conversion.
+    #: Of a scalar: the Python type that needs no conversion, and the conversion of others where null may be.
     as_is: type | None = None
+    convert: Callable[[Any], Any] | None = None
     #: The text of ``__typename``.
     constant: str | None = None
 
@@ -183,7 +185,8 @@ class _Planner:
             nodes=nodes,
             arguments=arguments,
             fields=below,
-            as_is=_AS_IS.get(inner.name) if not is_list_type(_nullable(definition.type)) else None,
+            as_is=_AS_IS.get(inner.name) if inner is _nullable(definition.type) else None,
+            convert=definition.type.coerce_output_value if is_scalar_type(definition.type) else None,
             constant=parent.name if name == "__typename" else None,
         )
 
@@ -237,8 +240,14 @@ class Projection:
             value = record[field.source]
             if type(value) is field.as_is or (value is None and field.optional):
                 answer[field.key] = value
-            else:
-                answer[field.key] = self._complete(field, field.output, value, (*path, field.key))
+                continue
+            if field.convert is not None:
+                try:
+                    answer[field.key] = field.convert(value)
+                    continue
+                except GraphQLError:
+                    pass  # below, where it is reported with its path
+            answer[field.key] = self._complete(field, field.output, value, (*path, field.key))
         return answer
 
     def _complete(self, field: Field, type_: Any, value: Any, path: Path) -> Any:

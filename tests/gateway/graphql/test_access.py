@@ -80,7 +80,7 @@ async def test_refused(ask: Ask, place: Place, who: str, root: str, message: str
         ("admin", "user { email }", {"email": "da@backendai.local"}),
         ("admin", 'user(email: "someone@other.local") { email }', None),
         ("user", 'user(email: "user@backendai.local") { email }', {"email": "user@backendai.local"}),
-        ("superadmin", "users { domain_name }", _FOUR + [{"domain_name": "other"}]),
+        ("superadmin", "users { domain_name }", [*_FOUR, {"domain_name": "other"}]),
         ("admin", "users { domain_name }", _FOUR),
         ("superadmin", f"user_list({_PAGE}, status: \"inactive\") {{ total_count }}", {"total_count": 0}),
         ("superadmin", f"keypair_list({_PAGE}) {{ total_count }}", {"total_count": 5}),
