@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 JSON = (b"content-type", b"application/json; charset=utf-8")
 JSON_PROBLEM = (b"content-type", b"application/problem+json")
 
+#: Prefix of the paths that old clients use.
+VERSIONED = "/v<int(min=1,max=9):major>"
+
 Header = tuple[bytes, bytes]
 _json = msgspec.json.Encoder(decimal_format="string")
 
@@ -32,11 +36,18 @@ class Reply:
     headers: tuple[Header, ...] = ()
 
 
+Write = Callable[[bytes], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class StreamReply:
-    """A reply whose body comes piece by piece. The edge closes ``pieces`` when the client hangs up."""
+    """A reply whose body comes piece by piece.
 
-    pieces: AsyncIterator[bytes]
+    ``source`` is entered before the first byte goes out, so it may still refuse with a BackendError. It
+    yields a function that writes the body and is cancelled when the client hangs up.
+    """
+
+    source: AbstractAsyncContextManager[Callable[[Write], Awaitable[None]]]
     headers: tuple[Header, ...] = ()
     status: int = 200
 
@@ -107,21 +118,36 @@ Handler = Callable[[Call], Awaitable[Reply | StreamReply]]
 SocketHandler = Callable[[Call, "Socket"], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """A handler and all that the edge must know to call it.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checks:
+    """What the edge makes sure of before a handler is called."""
 
-    ``path`` is a werkzeug rule and the label of the route's metrics.
-    """
-
-    method: str
-    path: str
-    handler: Handler | None = None
-    socket: SocketHandler | None = None
     signed: bool = True
     gate: Gate | None = None
     #: A repetition of the same signature is refused (see ``gateway.replay``).
     changes_state: bool = False
-    #: The answer may take long: notice when the client hangs up and cancel the handler then.
-    waits: bool = False
+    #: For routes where the body tells whether anything changes.
+    changes: Callable[[bytes], bool] | None = None
+    #: Legacy names of things are wanted in the reply.
     legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Route(Checks):
+    """An HTTP handler. ``path`` is a werkzeug rule and the label of the route's metrics."""
+
+    method: str
+    path: str
+    handler: Handler
+    #: The answer may take long: notice when the client hangs up, and cancel the handler then.
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SocketRoute(Checks):
+    """A WebSocket handler; it is called once the connection is accepted."""
+
+    path: str
+    handler: SocketHandler
+    #: The last words to a client when the server stops, sent as JSON.
+    farewell: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""The one table from refusal to HTTP status, and the problem documents clients parse (contract 01 §5.2, §5.3)."""
+"""From refusal to HTTP status, and the problem documents that clients parse (contract 01 §5.2, §5.3)."""
 
 from __future__ import annotations
 

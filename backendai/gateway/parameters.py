@@ -1,7 +1,7 @@
 """Reading parameters the way clients send them (contract 01 §5.1).
 
-A body is JSON whatever the method and content type; without one the query string counts. :class:`Fields` takes
-values out by any of their names, collects everything that is wrong, and reports it at once.
+A body is JSON whatever the method and content type; without one the query string counts. :class:`Fields`
+takes values out by any of their names, collects everything that is wrong, and reports it at once.
 """
 
 from __future__ import annotations
@@ -86,7 +86,12 @@ class Fields:
         return default
 
     def text(
-        self, *names: str, default: str = "", required: bool = False, limit: int = 4096, pattern: str | None = None
+        self,
+        *names: str,
+        default: str = "",
+        required: bool = False,
+        limit: int = 4096,
+        pattern: str | None = None,
     ) -> str:
         return self._take(names, _text(limit, pattern), default, required)
 

@@ -1,7 +1,7 @@
 """The manager services that handlers may ask, as narrow interfaces.
 
-Handlers see these and nothing else of the manager; the composition root passes the manager's own objects, which
-fit by structure.
+Handlers see these and nothing else of the manager; the composition root passes the manager's own objects,
+which fit by structure.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from uuid import UUID
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.session import EventFilter, SessionCreated, SessionEvent, SessionRecord, SessionWish
+from backendai.manager.directory import DirectoryService
 
 
 class Accounts(Protocol):
@@ -73,7 +74,7 @@ class ManagerStatus(Protocol):
     async def set_announcement(self, principal: Principal, enabled: bool, message: str) -> None: ...
 
     def gate(self, *, write: bool) -> None:
-        """Raises ServerFrozen or ServiceUnavailable if the installation is not in a state for this. Cached."""
+        """Raises ServerFrozen or ServiceUnavailable if the installation does not admit this. Cached."""
 
 
 class RateLimits(Protocol):
@@ -95,5 +96,5 @@ class Services:
     status: ManagerStatus
     rate: RateLimits
     health: Health
-    #: The manager as a whole, for the GraphQL schema, which resolves across services.
-    manager: Any = None
+    #: What the GraphQL schema looks things up in.
+    directory: DirectoryService

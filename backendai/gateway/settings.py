@@ -30,5 +30,6 @@ class GatewaySettings:
     debug: bool = False
     log_format: str = "console"
     log_level: str = "info"
-    #: Lines for the parent process: written once ready, as one JSON object ``{"http_port":..,"https_port":..}``.
+    #: Lines for the parent process: written once ready, as one JSON object
+    #: ``{"http_port":..,"https_port":..}``.
     ready_fd: int | None = None

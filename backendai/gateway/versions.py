@@ -1,4 +1,4 @@
-"""API versions: what this server announces, accepts, and takes a request to be written in (contract 01 §1)."""
+"""API versions: what we announce and accept, and which one a request is written in (contract 01 §1)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def parse_version(text: str) -> ApiVersion:
 
 
 def version_of(headers: Mapping[str, str], path_major: int | None) -> ApiVersion:
-    """The version a request is written in: its header, else the prefix of its path, else the oldest default."""
+    """The version a request is written in: its header, else the prefix of its path, else a default."""
     stated = version_header(headers)
     if stated is not None:
         return parse_version(stated[1])

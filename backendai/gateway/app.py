@@ -1,0 +1,40 @@
+"""The ASGI application: Quart on Trio, with our own way through a request (see ``edge``)."""
+
+from __future__ import annotations
+
+from quart_trio import QuartTrio
+
+from backendai.gateway.edge import Edge, HttpOptions
+from backendai.gateway.exchange import HttpExchange
+from backendai.gateway.handlers import admin, auth, events, execution, hello, manager, run_stream, sessions
+from backendai.gateway.metrics import Metrics
+from backendai.gateway.services import Services
+from backendai.gateway.sockets import SocketExchange
+
+_NO_OPTIONS = HttpOptions()
+
+
+class Gateway(QuartTrio):
+    """Quart with the connection classes exchanged, which is its own point of extension."""
+
+    asgi_http_class = HttpExchange  # type: ignore[assignment]
+    asgi_websocket_class = SocketExchange  # type: ignore[assignment]
+
+    def __init__(self, edge: Edge) -> None:
+        super().__init__("backendai.gateway", static_folder=None)
+        self.edge = edge
+
+
+def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gateway:
+    """The application over complete services. It owns no task and may be created outside of a loop."""
+    metrics = Metrics()
+    routes = (
+        *hello.routes(metrics),
+        *auth.ROUTES,
+        *manager.ROUTES,
+        *sessions.ROUTES,
+        *execution.ROUTES,
+        *events.ROUTES,
+        *admin.ROUTES,
+    )
+    return Gateway(Edge(services, options, routes, run_stream.SOCKETS, metrics))

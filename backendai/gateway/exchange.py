@@ -1,0 +1,150 @@
+"""One HTTP request and its answer, between ASGI and a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import perf_counter
+from traceback import format_exc
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from backendai.core.errors import BackendError
+from backendai.gateway.body import ClientGone, Receive, read_body
+from backendai.gateway.call import Header, Reply, StreamReply
+from backendai.gateway.edge import UNMATCHED, Edge, Request, rate_headers
+from backendai.gateway.errors import fault, problem
+from backendai.gateway.logs import current_request
+
+Send = Callable[[Any], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_SERVER: Header = (b"server", b"BackendAI")
+#: Refusals that an operator may want to see; the others are between the client and its documentation.
+_WORTH_A_LINE = frozenset({401, 403, 429, 500, 503})
+
+
+class HttpExchange:
+    """What Quart calls its HTTP connection class, of which one is made per request."""
+
+    __slots__ = ("_edge", "_label", "_rate", "_request", "_scope")
+
+    def __init__(self, app: Any, scope: Any) -> None:
+        self._edge: Edge = app.edge
+        self._scope = scope
+        self._label = UNMATCHED
+        self._rate: tuple[Header, ...] = ()
+
+    async def __call__(self, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        self._request = request = Request(self._scope)
+        current_request.set(request.request_id)
+        try:
+            reply = await self._guarded(partial(self._answer, receive))
+            if isinstance(reply, StreamReply):
+                await self._stream(reply, receive, send)
+            else:
+                await self._send(reply, send)
+        except ClientGone:
+            return
+        self._edge.metrics.answered(request.method, self._label, reply.status, perf_counter() - started)
+        log.debug("answered", method=request.method, path=request.path, status=reply.status)
+
+    async def _answer(self, receive: Receive) -> Reply | StreamReply:
+        request, edge = self._request, self._edge
+        if request.method == "OPTIONS":
+            return self._preflight()
+        route, arguments = edge.router.match(request.path, request.method)
+        self._label = route.path
+        body = await read_body(
+            request.headers, receive, limit=edge.options.max_body, timeout=edge.options.body_timeout
+        )
+        call, rate = await edge.admit(request, route, arguments, body)
+        if route.waits:
+            reply = await self._while_connected(receive, partial(route.handler, call))
+        else:
+            reply = await route.handler(call)
+        self._rate = rate_headers(rate)
+        return reply
+
+    def _preflight(self) -> Reply:
+        headers = self._request.headers
+        self._edge.router.match(
+            self._request.path, headers.get("access-control-request-method", "GET").upper()
+        )
+        return self._edge.cross_origin.preflight(headers)
+
+    async def _guarded(self, step: Callable[[], Awaitable[T]]) -> T | Reply:
+        """Turn what a step raises into an answer. A bug ends here: client and log must both hear of it."""
+        try:
+            return await step()
+        except BackendError as error:
+            reply = problem(error)
+            if reply.status in _WORTH_A_LINE:
+                log.info("refused", code=error.code, msg=error.msg, route=self._label)
+            return reply
+        except ClientGone:
+            raise
+        except Exception:
+            log.exception("request failed", method=self._request.method, route=self._label)
+            return fault(self._request.request_id, format_exc() if self._edge.options.debug else None)
+
+    async def _while_connected(self, receive: Receive, step: Callable[[], Awaitable[T]]) -> T | Reply:
+        """A step that may take long. Cancels it and raises :class:`ClientGone` when the client hangs up."""
+        outcome: T | Reply | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            outcome = await self._guarded(step)
+            nursery.cancel_scope.cancel()
+        if outcome is None:
+            raise ClientGone
+        return outcome
+
+    def _headers(self, reply: Reply | StreamReply) -> list[Header]:
+        headers = [*reply.headers, _SERVER, (b"x-request-id", self._request.request_id.encode()), *self._rate]
+        origin = self._request.headers.get("origin")
+        if origin is not None:
+            headers += self._edge.cross_origin.headers(origin, headers)
+        return headers
+
+    async def _send(self, reply: Reply, send: Send) -> None:
+        headers = self._headers(reply)
+        if reply.status != 204:
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def _stream(self, reply: StreamReply, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        async def pump() -> bool:
+            nonlocal begun
+            async with reply.source as run:
+                begun = True
+                await send(
+                    {"type": "http.response.start", "status": reply.status, "headers": self._headers(reply)}
+                )
+                with self._edge.metrics.open_streams.labels("events").track_inprogress():
+                    await run(write)
+            return True
+
+        outcome = await self._while_connected(receive, pump)
+        if outcome is True:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif isinstance(outcome, Reply) and not begun:
+            # Once the answer has begun, a failure can only show as an end without an end mark.
+            self._rate = ()
+            await self._send(outcome, send)

@@ -1,0 +1,99 @@
+"""The execute WebSocket: one connection is one run (contract 03 §3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from backendai.core.account import Principal
+from backendai.core.errors import BackendError, InvalidParameters
+from backendai.core.execution import RunMode, RunRequest, RunStatus
+from backendai.core.ids import new_run_id
+from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
+from backendai.gateway.parameters import Fields
+from backendai.gateway.session_view import frame_view
+from backendai.gateway.sockets import Socket
+
+log = structlog.get_logger(__name__)
+
+_MAX_CODE = 16 << 20
+#: Seconds to get an interrupt through for a client that has left.
+_INTERRUPT_TIME = 5.0
+_ENDS = frozenset({RunStatus.FINISHED, RunStatus.EXEC_TIMEOUT})
+_FAREWELL = {"status": "server-restarting", "msg": "The server is going down, the session stays."}
+
+
+async def run_stream(call: Call, socket: Socket) -> None:
+    """Start the run that the first frame asks for, pass on its output, feed it the client's lines.
+
+    Clients wait for the next frame after an error, so every way out of here ends in a closed socket.
+    """
+    ref = call.arguments["ref"]
+    try:
+        owner = await call.owner()
+        request = _first_request(await socket.receive_text())
+        await _follow(call, socket, owner, request)
+    except InvalidParameters as error:
+        await socket.send_json({"status": "error", "msg": f"Invalid API parameters: {error.msg}"})
+    except BackendError as error:
+        await socket.send_json({"status": "error", "msg": f"BackendError: {error}"})
+    except trio.Cancelled:
+        if socket.client_gone:
+            await _interrupt(call, ref)
+        raise
+
+
+async def _follow(call: Call, socket: Socket, owner: Principal, request: RunRequest) -> None:
+    run_id = request.run_id
+    while True:
+        reply = await call.services.execution.run(owner, call.arguments["ref"], request)
+        if reply.items or reply.status is not RunStatus.CONTINUED:
+            await socket.send_json(frame_view(reply))
+        if reply.status in _ENDS:
+            return
+        mode, code = RunMode.CONTINUE, ""
+        if reply.status is RunStatus.WAITING_INPUT:
+            mode, code = RunMode.INPUT, await socket.receive_text()
+        request = RunRequest(run_id=run_id, mode=mode, code=code, after=reply.next_index)
+
+
+def _first_request(text: str) -> RunRequest:
+    try:
+        values: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidParameters("the first frame is not JSON") from None
+    if not isinstance(values, dict):
+        raise InvalidParameters("the first frame is not an object")
+    fields = Fields(values)
+    mode = fields.choice("mode", default="", allowed=("query", "batch"), kind="RunMode")
+    if not mode:
+        fields.refuse("mode", "is required, query or batch")
+    code = fields.free_text("code", limit=_MAX_CODE)
+    options = fields.mapping("options")
+    if fields.problems:
+        raise InvalidParameters("; ".join(f"{name}: {text}" for name, text in fields.problems.items()))
+    return RunRequest(run_id=new_run_id(), mode=RunMode(mode), code=code, options=options, after=0)
+
+
+async def _interrupt(call: Call, ref: str) -> None:
+    """A client that leaves stops its run; nobody else could read on, the run's id never left this process."""
+    with trio.move_on_after(_INTERRUPT_TIME, shield=True):
+        try:
+            await call.services.execution.interrupt(await call.owner(), ref)
+        except BackendError as error:
+            log.info("run of a client that left was not interrupted", code=error.code, msg=error.msg)
+
+
+SOCKETS = tuple(
+    SocketRoute(
+        path=f"{root}/<ref>/execute",
+        handler=run_stream,
+        gate=Gate.READ,
+        changes_state=True,
+        farewell=_FAREWELL,
+    )
+    for root in ("/stream/session", "/stream/kernel", f"{VERSIONED}/stream/kernel")
+)

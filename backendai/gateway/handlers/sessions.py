@@ -1,0 +1,101 @@
+"""``/session``, and ``/kernel`` as old clients call it: the life of sessions (contract 02)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from backendai.gateway.call import NO_CONTENT, VERSIONED, Call, Gate, Reply, Route, json_reply
+from backendai.gateway.parameters import Fields
+from backendai.gateway.session_view import created_view, info_view, service_port
+from backendai.gateway.session_wish import NAME_PATTERN, parse_wish
+
+
+async def create(call: Call) -> Reply:
+    wish = parse_wish(call.parameters, call.version, datetime.now(UTC))
+    created = await call.services.sessions.create(call.principal, await call.owner(), wish)
+    return json_reply(created_view(created, legacy=call.legacy), 201 if created.created else 200)
+
+
+async def match(call: Call) -> Reply:
+    fields = Fields(call.parameters)
+    prefix = fields.text("id", required=True, limit=64)
+    fields.check()
+    return json_reply({"matches": await call.services.sessions.match(await call.owner(), prefix)})
+
+
+async def info(call: Call) -> Reply:
+    record = await call.services.sessions.info(await call.owner(), call.arguments["ref"])
+    return json_reply(info_view(record, datetime.now(UTC)))
+
+
+async def restart(call: Call) -> Reply:
+    await call.services.sessions.restart(await call.owner(), call.arguments["ref"])
+    return NO_CONTENT
+
+
+async def destroy(call: Call) -> Reply:
+    fields = Fields(call.parameters)
+    forced, recursive = fields.boolean("forced"), fields.boolean("recursive")
+    fields.check()
+    stats = await call.services.sessions.destroy(
+        call.principal, await call.owner(), call.arguments["ref"], forced=forced, recursive=recursive
+    )
+    return json_reply({"stats": stats})
+
+
+async def rename(call: Call) -> Reply:
+    fields = Fields(call.parameters)
+    name = fields.text("name", "clientSessionToken", required=True, pattern=NAME_PATTERN)
+    fields.check()
+    await call.services.sessions.rename(await call.owner(), call.arguments["ref"], name)
+    return NO_CONTENT
+
+
+async def apps(call: Call) -> Reply:
+    record = await call.services.sessions.info(await call.owner(), call.arguments["ref"])
+    return json_reply([service_port(port) for port in record.service_ports])
+
+
+def _routes(root: str, *, legacy: bool) -> tuple[Route, ...]:
+    one = f"{root}/<ref>"
+
+    def changing(method: str, path: str, handler: object, gate: Gate, *, waits: bool = False) -> Route:
+        return Route(
+            method=method,
+            path=path,
+            handler=handler,  # type: ignore[arg-type]
+            gate=gate,
+            changes_state=True,
+            waits=waits,
+            legacy=legacy,
+        )
+
+    return (
+        changing("POST", root, create, Gate.ALL, waits=True),
+        changing("POST", f"{root}/create" if legacy else f"{root}/_/create", create, Gate.ALL, waits=True),
+        Route(method="GET", path=f"{root}/_/match", handler=match, gate=Gate.READ),
+        Route(method="GET", path=one, handler=info, gate=Gate.READ),
+        changing("PATCH", one, restart, Gate.READ),
+        changing("DELETE", one, destroy, Gate.READ),
+        changing("POST", f"{one}/rename", rename, Gate.ALL),
+    )
+
+
+ROUTES = (
+    *_routes("/session", legacy=False),
+    *_routes("/kernel", legacy=True),
+    *_routes(f"{VERSIONED}/kernel", legacy=True),
+    Route(
+        method="POST",
+        path=f"{VERSIONED}/kernel/",
+        handler=create,
+        gate=Gate.ALL,
+        changes_state=True,
+        waits=True,
+        legacy=True,
+    ),
+    *(
+        Route(method="GET", path=f"{root}/<ref>/apps", handler=apps, gate=Gate.READ)
+        for root in ("/stream/session", "/stream/kernel", f"{VERSIONED}/stream/kernel")
+    ),
+)

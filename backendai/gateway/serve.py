@@ -1,0 +1,157 @@
+"""Serving the application with Hypercorn's connection handler, inside our own ladder.
+
+``hypercorn.trio.serve`` accepts connections in a nursery where the failure of one ends all: bytes sent
+after a WebSocket upgrade request but before its answer are enough to stop the server. So we accept by
+ourselves and give each connection to Hypercorn's :class:`TCPServer`, whose failures end with that
+connection.
+
+Stopping goes in order: streams say good-bye, no more connections are accepted, idle ones are closed, busy
+ones get ``grace`` seconds, and then every socket that is left is cut.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from backendai.gateway.app import Gateway
+from backendai.gateway.connection import BoundedStream
+
+log = structlog.get_logger(__name__)
+
+#: Seconds a client may leave the answers it asked for unread.
+SEND_TIMEOUT = 30.0
+
+
+def load_config(max_message: int) -> Config:
+    """``hypercorn.toml`` of the installation, with the limit of WebSocket messages in bytes laid over it."""
+    package = Path(__file__).resolve().parents[1]
+    # Installed from a wheel it lies inside the package, in a checkout beside it.
+    shipped = package / "_hypercorn.toml"
+    config = Config.from_toml(shipped if shipped.exists() else package.parent / "hypercorn.toml")
+    config.websocket_max_message_size = max_message
+    # Hypercorn's own messages go the way of all logs; it would set up a handler of its own.
+    config.errorlog = None
+    return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A listening socket, with the certificate to be used on it if it is for HTTPS."""
+
+    socket: socket.socket
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+
+def bind(address: str, port: int, config: Config, tls: ssl.SSLContext | None = None) -> Binding:
+    """Listen on a TCP port, 0 for any free one. Raises OSError if that cannot be had."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with ExitStack() as on_failure:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        on_failure.callback(listening.close)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
+        listening.listen(config.backlog)
+        listening.setblocking(False)
+        on_failure.pop_all()
+    return Binding(socket=listening, tls=tls)
+
+
+def tls_context(certificate: Path, key: Path, config: Config) -> ssl.SSLContext:
+    """Raises OSError or ssl.SSLError if the files cannot be used."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(config.alpn_protocols)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+class HttpServer:
+    """Accepts connections for an application. It owns its bindings from :meth:`run` on."""
+
+    def __init__(self, app: Gateway, config: Config, bindings: Sequence[Binding], *, grace: float) -> None:
+        self._app = app
+        self._config = config
+        self._bindings = bindings
+        self._grace = grace
+        self._wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+        self._context = WorkerContext(None)
+        self._open: set[BoundedStream] = set()
+        self._all_closed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled, then stop within ``grace`` seconds. ``started`` once connections come in."""
+        async with trio.open_nursery() as nursery:
+            connections: trio.Nursery = await nursery.start(self._host_connections)
+            try:
+                async with trio.open_nursery() as listeners:
+                    for binding in self._bindings:
+                        await listeners.start(self._accept, binding, connections)
+                    task_status.started()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._stop()
+                connections.cancel_scope.cancel()
+
+    async def _accept(
+        self, binding: Binding, connections: trio.Nursery, *, task_status: trio.TaskStatus[Any]
+    ) -> None:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(binding.socket))
+        await trio.serve_listeners(
+            partial(self._handle, binding.tls),
+            [listener],
+            handler_nursery=connections,
+            task_status=task_status,
+        )
+
+    async def _host_connections(self, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        # Shielded, so that a stop reaches the connections through _stop and not all at once.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as connections:
+                task_status.started(connections)
+                await trio.sleep_forever()
+
+    async def _stop(self) -> None:
+        self._app.edge.closing.set()
+        await self._context.terminated.set()
+        self._check_all_closed()
+        with trio.move_on_after(self._grace):
+            await self._all_closed.wait()
+        for stream in list(self._open):
+            stream.abort()
+
+    def _check_all_closed(self) -> None:
+        if not self._open and self._context.terminated.is_set():
+            self._all_closed.set()
+
+    async def _handle(self, tls: ssl.SSLContext | None, accepted: trio.SocketStream) -> None:
+        stream = BoundedStream(accepted, SEND_TIMEOUT)
+        top = stream if tls is None else trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+        self._open.add(stream)
+        try:
+            await TCPServer(self._wrapped, self._config, self._context, ConnectionState({}), top)  # type: ignore[arg-type]
+        except Exception:
+            # Whatever a peer provoked in the protocol code, it ends its own connection only.
+            log.warning("connection failed", exc_info=True)
+        finally:
+            stream.abort()
+            self._open.discard(stream)
+            self._check_all_closed()
