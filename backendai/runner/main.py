@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import socket
 import sys
@@ -19,6 +20,9 @@ from backendai.wire.runner import RunnerSpec
 
 #: Bytes of data a runner may allocate. A hostile kernel that floods it ends its own runner, and so itself.
 _MAX_DATA = 1 << 30
+#: Parameters of glibc's mallopt, and the bytes from which on a buffer is large.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE = 256 << 10
 #: Seconds between looks whether an agent is still there.
 _DESERTED_POLL = 1.0
 #: Seconds for the last answer to leave.
@@ -30,6 +34,7 @@ def run_runner(listener: socket.socket) -> int:
 
     ``listener`` listens on the runner's socket. Called in a process of its own, forked by the zygote.
     """
+    _give_back_memory()
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_DATA, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     try:
         spec = msgspec.msgpack.decode(Path(wire.SPEC_FILE).read_bytes(), type=RunnerSpec)
@@ -40,6 +45,13 @@ def run_runner(listener: socket.socket) -> int:
     return 0
 
 
+def _give_back_memory() -> None:
+    """Have large buffers returned to the system when they are freed, where the C library can (glibc)."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE)
+
+
 async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
     keeper = Keeper(spec, ProcessEngine.of_this_host())
     server = RunnerServer(keeper)
@@ -47,8 +59,9 @@ async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
         nursery.start_soon(server.serve, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
         nursery.start_soon(_dispose_when_deserted, keeper, server, spec.orphan_timeout)
         await keeper.run()
-        with trio.move_on_after(_GOODBYE):
-            await server.dismissed()
+        if server.deserted_since is None:
+            with trio.move_on_after(_GOODBYE):
+                await server.dismissed()
         nursery.cancel_scope.cancel()
 
 

@@ -64,6 +64,11 @@ class RunnerZygote:
             raise ZygoteFailed(detail)
         return await RunnerClient.attach(directory)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the zygote process, when there is one."""
+        return self._process.pid if self._process else None
+
     async def _ask(self, request: str) -> str:
         # An abandoned exchange would leave its answer to the next one, so a turn is always finished.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _SPAWN_TIMEOUT):
