@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from backendai.core.account import Principal, UserRole
@@ -15,39 +15,19 @@ from backendai.manager.directory_sessions import KERNEL, with_status
 from backendai.storage.listing import KEY, Record
 from backendai.storage.listing_fleet import AGENTS, IMAGES, SCALING_GROUPS
 from backendai.storage.listing_sessions import KERNELS_OF_AGENT
-from backendai.wire.link import NodeStat
+
+#: What is shown of an agent that has not been heard lately: clients crash on null.
+_UNKNOWN: Mapping[str, Any] = {"node": {}, "devices": {}}
 
 
 async def _fill_presence(live: LiveStatistics, rows: Sequence[Record]) -> None:
-    nodes = await live.of_nodes([row[KEY] for row in rows])
+    newest = await live.agents([row[KEY] for row in rows])
     for row in rows:
-        stat = nodes.get(row[KEY])
-        row["live_stat"] = json.dumps(_node_metrics(stat))
-        row["cpu_cur_pct"] = round(stat.cpu_util, 2) if stat else 0.0
-        row["mem_cur_bytes"] = stat.mem_used if stat else 0
-
-
-def _node_metrics(stat: NodeStat | None) -> dict[str, Any]:
-    """The host is its own only device. Some clients crash on any hint but ``pct`` for the processor."""
-    if stat is None:
-        return {"node": {}, "devices": {}}
-    share = 100 * stat.mem_used / stat.mem_total if stat.mem_total else 0.0
-    cpu = {
-        "current": f"{stat.cpu_util:.2f}",
-        "capacity": "100",
-        "pct": f"{stat.cpu_util:.2f}",
-        "unit_hint": "pct",
-    }
-    mem = {
-        "current": str(stat.mem_used),
-        "capacity": str(stat.mem_total),
-        "pct": f"{share:.2f}",
-        "unit_hint": "bytes",
-    }
-    return {
-        "node": {"cpu_util": cpu, "mem": mem},
-        "devices": {"cpu_util": {"host": cpu}, "mem": {"host": mem}},
-    }
+        stat = newest.get(row[KEY], _UNKNOWN)
+        node = stat["node"]
+        row["live_stat"] = json.dumps(stat)
+        row["cpu_cur_pct"] = float(node["cpu_util"]["pct"]) if "cpu_util" in node else 0.0
+        row["mem_cur_bytes"] = int(node["mem"]["current"]) if "mem" in node else 0
 
 
 AGENT = Kind(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Required, TypedDict
+from uuid import UUID
 
 from backendai.bridges.postgres import Database
 from backendai.core.errors import InvalidParameters
-from backendai.core.kernel import KernelStat
 from backendai.core.query import Relation, Selection, parse_filter, parse_order
 from backendai.storage.listing import KEY, PARENT, Link, Listing, Record, read_all, read_linked, read_page
-from backendai.wire.link import NodeStat
 
 #: Records one page may have; clients ask for 100 at most.
 MAX_PAGE = 1000
@@ -30,11 +29,11 @@ class Paging(TypedDict, total=False):
 
 
 class LiveStatistics(Protocol):
-    """The newest measurements, as far as they are known; never raises for want of them."""
+    """The newest measurements as metrics objects, of those that have any; many are asked for at once."""
 
-    async def of_kernels(self, kernel_ids: Sequence[str]) -> Mapping[str, KernelStat]: ...
+    async def kernels(self, ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]: ...
 
-    async def of_nodes(self, agent_ids: Sequence[str]) -> Mapping[str, NodeStat]: ...
+    async def agents(self, ids: Iterable[str]) -> Mapping[str, Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)

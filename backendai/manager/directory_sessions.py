@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
+from uuid import UUID
 
 import msgspec
 
@@ -39,13 +40,12 @@ def with_status(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def _fill_statistics(live: LiveStatistics, rows: Sequence[Record]) -> None:
     """The newest measurement of each kernel: of a live one from memory, else the one written down."""
-    newest = await live.of_kernels([row[KEY] for row in rows if row["terminated_at"] is None])
+    newest = await live.kernels([UUID(row[KEY]) for row in rows if row["terminated_at"] is None])
     for row in rows:
-        stat = newest.get(row[KEY])
+        stat: Mapping[str, Any] | None = newest.get(UUID(row[KEY]))
         if stat is None and row["last_stat"] is not None:
-            stat = msgspec.convert(row["last_stat"], KernelStat)
-        text = json.dumps(metrics(stat)) if stat is not None else None
-        row["live_stat"] = row["last_stat"] = text
+            stat = metrics(msgspec.convert(row["last_stat"], KernelStat))
+        row["live_stat"] = row["last_stat"] = json.dumps(stat) if stat is not None else None
 
 
 KERNEL = Kind(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,6 +17,7 @@ from backendai.core.ids import AccessKey
 from backendai.core.kernel import KernelStat
 from backendai.gateway.graphql.endpoint import answer
 from backendai.manager.directory import DirectoryService
+from backendai.manager.live_stats import HeardStats, LiveStats
 from backendai.storage.seed import FirstAccounts
 from backendai.wire.link import NodeStat
 
@@ -25,21 +26,21 @@ STARTED = datetime(2026, 4, 1, 1, 2, 3, 123456, tzinfo=UTC)
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-@dataclass
-class Measured:
+class Measured(LiveStats):
     """Live statistics as a test wants them; counts how often it is asked."""
 
-    kernels: dict[str, KernelStat] = field(default_factory=dict)
-    nodes: dict[str, NodeStat] = field(default_factory=dict)
-    asked: int = 0
+    def __init__(self) -> None:
+        self.heard = HeardStats(complete=True)
+        super().__init__(self.heard, cast("Any", None), cast("Any", None))
+        self.asked = 0
 
-    async def of_kernels(self, kernel_ids: Sequence[str]) -> Mapping[str, KernelStat]:
+    async def kernels(self, ids: Iterable[UUID]) -> dict[UUID, dict[str, Any]]:
         self.asked += 1
-        return {key: self.kernels[key] for key in kernel_ids if key in self.kernels}
+        return await super().kernels(ids)
 
-    async def of_nodes(self, agent_ids: Sequence[str]) -> Mapping[str, NodeStat]:
+    async def agents(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         self.asked += 1
-        return {key: self.nodes[key] for key in agent_ids if key in self.nodes}
+        return await super().agents(ids)
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ async def place(database: Database, accounts: FirstAccounts) -> Place:
     )
     needed = await add_session(database, place.user, project, name="needed", type="batch")
     await insert(database, "session_dependencies", session_id=SESSION, depends_on=needed)
-    place.measured.kernels[str(SESSION)] = KernelStat(cpu_used=1500, cpu_util=12.5, mem=1000, mem_max=2000)
-    place.measured.nodes["i-local"] = NodeStat(cpu_util=12.3, mem_used=4 << 30, mem_total=16 << 30)
+    place.measured.heard.kernels[SESSION] = KernelStat(cpu_used=1500, cpu_util=12.5, mem=1000, mem_max=2000)
+    place.measured.heard.nodes["i-local"] = NodeStat(cpu_util=12.3, mem_used=4 << 30, mem_total=16 << 30)
     return place
 
 

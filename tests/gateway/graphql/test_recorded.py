@@ -168,7 +168,7 @@ async def test_session_info(ask: Ask, place: Place) -> None:
 
 async def test_values_that_clients_cannot_do_without(ask: Ask, place: Place) -> None:
     """A null here crashes some client (contract 06 §4.2)."""
-    place.measured.nodes.clear()
+    place.measured.heard.nodes.clear()
     document = await ask(
         '{ agent(agent_id: "i-local") { available_slots occupied_slots mem_cur_bytes cpu_cur_pct live_stat'
         " hardware_metadata local_config addr } images { size_bytes labels { key value } aliases installed"
