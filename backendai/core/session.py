@@ -147,14 +147,3 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
     cluster_role: str = "main"
     cluster_idx: int = 1
     exit_code: int | None = None
-
-
-class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events a subscriber asked for (contract 03 §7); None leaves a part open."""
-
-    session_id: UUID | None = None
-    session_name: str | None = None
-    owner_access_key: str | None = None
-    #: Name of a project.
-    group: str | None = None
-    levels: frozenset[str] = frozenset({"session", "kernel"})

@@ -6,7 +6,17 @@ from quart_trio import QuartTrio
 
 from backendai.gateway.edge import Edge, HttpOptions
 from backendai.gateway.exchange import HttpExchange
-from backendai.gateway.handlers import admin, auth, events, execution, hello, manager, run_stream, sessions
+from backendai.gateway.handlers import (
+    admin,
+    agents,
+    auth,
+    events,
+    execution,
+    hello,
+    manager,
+    run_stream,
+    sessions,
+)
 from backendai.gateway.metrics import Metrics
 from backendai.gateway.services import Services
 from backendai.gateway.sockets import SocketExchange
@@ -36,5 +46,6 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *execution.ROUTES,
         *events.ROUTES,
         *admin.ROUTES,
+        *agents.ROUTES,
     )
     return Gateway(Edge(services, options, routes, run_stream.SOCKETS, metrics))

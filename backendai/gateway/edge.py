@@ -125,6 +125,11 @@ class Edge:
         self.closing = trio.Event()
         self._authenticator = Authenticator(services.accounts, services.rate)
 
+    def close(self) -> None:
+        """Let streams say good-bye and end: the server is about to stop."""
+        self.closing.set()
+        self.services.events.close()
+
     async def admit(
         self, request: Request, route: Checks, arguments: dict[str, str], body: bytes
     ) -> tuple[Call, RateState]:

@@ -130,7 +130,7 @@ class HttpServer:
                 await trio.sleep_forever()
 
     async def _stop(self) -> None:
-        self._app.edge.closing.set()
+        self._app.edge.close()
         await self._context.terminated.set()
         self._check_all_closed()
         with trio.move_on_after(self._grace):

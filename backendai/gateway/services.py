@@ -14,8 +14,9 @@ from uuid import UUID
 
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
-from backendai.core.session import EventFilter, SessionCreated, SessionEvent, SessionRecord, SessionWish
+from backendai.core.session import SessionCreated, SessionEvent, SessionRecord, SessionWish
 from backendai.manager.directory import DirectoryService
+from backendai.manager.events import EventFilter
 
 
 class Accounts(Protocol):
@@ -63,6 +64,9 @@ class Events(Protocol):
         self, principal: Principal, wanted: EventFilter
     ) -> AbstractAsyncContextManager[AsyncIterator[SessionEvent]]: ...
 
+    def close(self) -> None:
+        """End every subscription: the server is about to stop."""
+
 
 class ManagerStatus(Protocol):
     async def status(self) -> Mapping[str, Any]: ...
@@ -87,6 +91,11 @@ class Health(Protocol):
         """Component to ``ok`` or to what is wrong with it."""
 
 
+class Admission(Protocol):
+    async def admit(self, token: str, agent_id: str, public_key: str) -> Mapping[str, str]:
+        """What the agent must know of us. Raises AuthFailed for a bad token, BadRequest where none is needed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     accounts: Accounts
@@ -98,3 +107,5 @@ class Services:
     health: Health
     #: What the GraphQL schema looks things up in.
     directory: DirectoryService
+    #: How agents on other hosts come to be trusted; None where they cannot.
+    admission: Admission | None = None

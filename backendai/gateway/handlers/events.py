@@ -13,9 +13,10 @@ import structlog
 import trio
 
 from backendai.core.errors import InvalidParameters
-from backendai.core.session import EventFilter, SessionEvent
+from backendai.core.session import SessionEvent
 from backendai.gateway.call import VERSIONED, Call, Gate, Route, StreamReply, Write
 from backendai.gateway.parameters import Fields
+from backendai.manager.events import EventFilter
 from backendai.supervision.broadcast import SubscriberTooSlow
 
 log = structlog.get_logger(__name__)
