@@ -119,11 +119,8 @@ class ProcessSandbox:
                     os.kill(pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """The end of process 1 is the end of every process in its namespace."""
-        for handle in (self._init_handle, self._handle):
-            if handle is not None:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+        """The end of process 1 is the end of every process in its namespace; bwrap itself ends after them."""
+        _send_kill(self._handle if self._init_handle is None else self._init_handle)
 
     def set_limits(self, limits: KernelLimits) -> None:
         self._groups.set_limits(limits)
@@ -163,12 +160,18 @@ class ProcessSandbox:
         self.kill()
         with trio.move_on_after(_END_TIMEOUT):
             await self.wait()
+        _send_kill(self._handle)
         self._groups.kill()
         await self.output.aclose()
         for handle in (self._handle, self._init_handle):
             if handle is not None:
                 trio.lowlevel.notify_closing(handle)
                 os.close(handle)
+
+
+def _send_kill(handle: int) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
 
 
 def _open_process(pid: int) -> int | None:
