@@ -95,13 +95,16 @@ class Kernel:
 
     # -- the life
 
+    def report_creating(self) -> None:
+        """The start will take its time; one from the warm pool is over before anybody has read of it."""
+        self._outbox.report(KernelCreating(kernel_id=self.spec.kernel_id))
+
     async def live(self, obtain: Callable[[Kernel], Awaitable[RunnerState]]) -> None:
         """Start with ``obtain``, which gives the kernel its runner, watch to the end, remove what is left.
 
         Cancellation detaches: kernel and runner live on.
         """
         begun = trio.current_time()
-        self._outbox.report(KernelCreating(kernel_id=self.spec.kernel_id))
         failure: RunnerExit | None = None
         with self._starting:
             try:

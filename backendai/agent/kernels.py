@@ -183,6 +183,7 @@ class Kernels:
                 log.warning("agent.warm-kernel-unusable", kernel=str(kernel.spec.kernel_id), error=str(error))
                 kernel.directory, kernel.runner, kernel.warm = own_directory, None, False
                 self._spawn(lambda: end_warm(warm))
+        kernel.report_creating()
         with self._pool.cold_start():
             with trio.CancelScope(shield=True):  # a runner that starts must not be lost sight of
                 runner = await self._host.spawn(kernel.directory, self._runner_spec(kernel.spec, image))
