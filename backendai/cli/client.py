@@ -51,17 +51,25 @@ def find_connection(data_dir: Path, *, admin: bool) -> Connection:
     )
     if endpoint and access_key and secret_key and not admin:
         return Connection(endpoint.rstrip("/"), access_key, Secret(secret_key))
-    try:
-        running = json.loads((data_dir / CONNECTION_FILE).read_text())
-    except FileNotFoundError:
+    running = running_service(data_dir)
+    if running is None:
         raise click.ClickException(
             f"no service runs on {data_dir}; start it with `backendai up`, or set BACKEND_ENDPOINT, "
             "BACKEND_ACCESS_KEY and BACKEND_SECRET_KEY"
-        ) from None
+        )
     prefix = "admin_" if admin else ""
     return Connection(
         running["endpoint"], running[prefix + "access_key"], Secret(running[prefix + "secret_key"])
     )
+
+
+def running_service(data_dir: Path) -> Mapping[str, Any] | None:
+    """What ``up`` left about itself beside its data; None when none runs there."""
+    try:
+        content: Mapping[str, Any] = json.loads((data_dir / CONNECTION_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    return content
 
 
 def signed_headers(

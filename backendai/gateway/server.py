@@ -24,6 +24,7 @@ from backendai.gateway.serve import Binding, HttpServer, bind, load_config, tls_
 from backendai.gateway.services import Services
 from backendai.gateway.settings import GatewaySettings
 from backendai.manager.directory import DirectoryService
+from backendai.manager.enrollment import Admission
 from backendai.manager.open import Manager, open_manager
 from backendai.supervision.service import open_service
 from backendai.supervision.signals import wait_for_stop_signal
@@ -50,6 +51,7 @@ def services_of(manager: Manager) -> Services:
         rate=manager.rate,
         health=manager.health,
         directory=DirectoryService(manager.database, manager.live_stats),
+        admission=Admission(manager.enrollment, manager.settings),
     )
 
 

@@ -93,7 +93,7 @@ class Health(Protocol):
 
 class Admission(Protocol):
     async def admit(self, token: str, agent_id: str, public_key: str) -> Mapping[str, str]:
-        """What the agent must know of us. Raises AuthFailed for a bad token, BadRequest where none is needed."""
+        """What the agent must know of us. Raises AuthFailed, or BadRequest where none is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,15 +59,17 @@ async def _run(plan: Plan, as_json: bool) -> None:
             nursery.cancel_scope.cancel()
 
         await nursery.start(stop_when_asked)
-        async with open_tree(plan) as announcement:
-            with connection_file(announcement):
+        async with open_tree(plan) as (announcement, database_url):
+            with connection_file(announcement, database_url):
                 _announce(announcement, plan.up, as_json)
                 await trio.sleep_forever()
 
 
 def _announce(announcement: Announcement, up: UpSettings, as_json: bool) -> None:
     default_place = up.data_dir == c.DEFAULT_DATA_DIR
-    click.echo(announcement.as_json() if as_json else announcement.as_text(default_place=default_place))
+    click.echo(
+        json.dumps(announcement.content()) if as_json else announcement.as_text(default_place=default_place)
+    )
 
 
 def _say(message: str) -> None:

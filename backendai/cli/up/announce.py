@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from backendai.core.account import Secret
 from backendai.storage.seed import FirstAccounts
 
 #: Beside the data: how to reach the running service, for ``backendai request`` and its like.
@@ -24,19 +25,17 @@ class Announcement:
     data_dir: Path
     authority: Path | None
 
-    def as_json(self) -> str:
-        """One line, secrets included: the caller shows it to nobody but the owner."""
-        return json.dumps(
-            {
-                "endpoint": self.endpoint,
-                "endpoint_tls": self.endpoint_tls,
-                "access_key": self.accounts.access_key,
-                "secret_key": self.accounts.secret_key.reveal(),
-                "admin_access_key": self.accounts.admin_access_key,
-                "admin_secret_key": self.accounts.admin_secret_key.reveal(),
-                "pids": dict(self.pids),
-            }
-        )
+    def content(self) -> dict[str, object]:
+        """For programs; secrets included, so for nobody but the owner."""
+        return {
+            "endpoint": self.endpoint,
+            "endpoint_tls": self.endpoint_tls,
+            "access_key": self.accounts.access_key,
+            "secret_key": self.accounts.secret_key.reveal(),
+            "admin_access_key": self.accounts.admin_access_key,
+            "admin_secret_key": self.accounts.admin_secret_key.reveal(),
+            "pids": dict(self.pids),
+        }
 
     def as_text(self, *, default_place: bool) -> str:
         keys = self.accounts
@@ -73,12 +72,12 @@ Ctrl-C stops everything.
 
 
 @contextmanager
-def connection_file(announcement: Announcement) -> Iterator[None]:
+def connection_file(announcement: Announcement, database_url: Secret) -> Iterator[None]:
     """Leave the announcement beside the data for the length of the body, readable by the owner only."""
     path = announcement.data_dir / CONNECTION_FILE
     unfinished = path.with_name(path.name + ".new")
     with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(announcement.as_json() + "\n")
+        json.dump({**announcement.content(), "database_url": database_url.reveal()}, file, indent=2)
     unfinished.replace(path)
     try:
         yield

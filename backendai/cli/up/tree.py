@@ -78,8 +78,11 @@ class Servers:
 
 
 @asynccontextmanager
-async def open_tree(plan: Plan) -> AsyncIterator[Announcement]:
-    """Everything, running. An end of a database during the body raises ``ChildExited`` in a group."""
+async def open_tree(plan: Plan) -> AsyncIterator[tuple[Announcement, Secret]]:
+    """Everything, running; yields how to reach it, and its database's URL.
+
+    An end of a database during the body raises ``ChildExited`` in a group.
+    """
     up = plan.up
     with claim_directory(up.data_dir), open_runtime_directory(up.data_dir) as runtime:
         plan.logs.mkdir(mode=0o700, exist_ok=True)
@@ -104,7 +107,8 @@ async def open_tree(plan: Plan) -> AsyncIterator[Announcement]:
             agent = Keeper("agent", _agent(plan, events, runtime), say=plan.say)
             plan.say("starting gateway and agent")
             async with _open_both(gateway, agent):
-                yield _announcement(plan, accounts, certificate, servers, gateway, agent)
+                announcement = _announcement(plan, accounts, certificate, servers, gateway, agent)
+                yield announcement, servers.database_url
 
 
 @asynccontextmanager

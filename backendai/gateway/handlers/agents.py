@@ -1,4 +1,4 @@
-"""``/agent/enroll``: an agent on another host becomes trusted with a one-time token. Ours, not the contract's."""
+"""``/agent/enroll``: an agent on another host becomes trusted with a one-time token."""
 
 from __future__ import annotations
 
