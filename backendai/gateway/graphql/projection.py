@@ -173,7 +173,7 @@ class _Planner:
         while is_list_type(inner):
             inner = _nullable(inner.of_type)
         below = None
-        if is_object_type(inner) and not name.startswith("__"):
+        if is_object_type(inner):
             below = self.fields(inner, [node.selection_set for node in nodes if node.selection_set])
         return Field(
             key=key,
