@@ -13,6 +13,7 @@ import structlog
 from jupyter_core.paths import jupyter_path
 
 from backendai.core.kernel import ImageSpec
+from backendai.runner.python_kernel import DIRECTORY, LAUNCHER
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +71,8 @@ def _own_python() -> ImageSpec:
         canonical=OWN_PYTHON,
         kernelspec=_OWN_KERNELSPEC,
         language="python",
-        argv=(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+        argv=(sys.executable, str(LAUNCHER), "-f", "{connection_file}"),
+        resource_dir=str(DIRECTORY),
         env_snippet=_PYTHON_ENVIRONMENT,
     )
 

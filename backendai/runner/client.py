@@ -141,9 +141,12 @@ class RunnerClient:
 
     async def _ask(self, request: wire.RunnerRequest, expected: type[A]) -> A:
         request_id = self._last_id = self._last_id + 1
+        frame = wire.encode_frame(request_id, request)
+        if len(frame) > wire.MAX_FRAME_BYTES:
+            raise RunnerRefused("bad-request", f"{len(frame)} bytes are too much for one request")
         woken = self._waiting[request_id] = trio.Event()
         try:
-            await self._send(wire.encode_frame(request_id, request))
+            await self._send(frame)
             answer = await self._answer_to(request_id, woken)
         finally:
             self._waiting.pop(request_id, None)
@@ -195,12 +198,16 @@ class RunnerClient:
             self._end()
             return
         self._frames.feed(data)
-        while (frame := self._frames.next_answer()) is not None:
-            request_id, answer = frame
-            # Nobody waits for the answer to a cancelled call.
-            if request_id in self._waiting:
-                self._answers[request_id] = answer
-                self._waiting[request_id].set()
+        try:
+            while (frame := self._frames.next_answer()) is not None:
+                request_id, answer = frame
+                # Nobody waits for the answer to a cancelled call.
+                if request_id in self._waiting:
+                    self._answers[request_id] = answer
+                    self._waiting[request_id].set()
+        except wire.BrokenFrame:
+            # Whatever a kernel made its runner say: it may cost that kernel, but no other.
+            self._end()
 
     def _wake_a_reader(self, but: int) -> None:
         for request_id, event in self._waiting.items():

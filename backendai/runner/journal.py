@@ -203,7 +203,9 @@ class PrintLog:
             before = self._previous.read_bytes()[-missing:] if missing > 0 else b""
             truncated = True
             data = before + data
-        return data.decode(errors="replace"), truncated
+        text = data.decode(errors="replace")
+        # What is no text takes three times its room when it is replaced.
+        return text.encode()[-limit:].decode(errors="ignore"), truncated
 
     def close(self) -> None:
         os.close(self._file)

@@ -16,6 +16,7 @@ from backendai.core.execution import ConsoleItem, RunMode, RunReply, RunRequest,
 from backendai.core.ids import new_run_id
 from backendai.core.kernel import ImageSpec, KernelLimits, KernelSpec
 from backendai.runner.client import RunnerClient, RunnerGone
+from backendai.runner.python_kernel import DIRECTORY, LAUNCHER
 from backendai.runner.zygote import RunnerZygote, open_runner_zygote
 from backendai.wire.runner import RunnerSpec
 
@@ -23,16 +24,8 @@ PYTHON = ImageSpec(
     canonical="local/python:test",
     kernelspec="python3",
     language="python",
-    argv=(
-        sys.executable,
-        "-m",
-        "ipykernel_launcher",
-        "-f",
-        "{connection_file}",
-        "--HistoryManager.enabled=False",
-        "--Completer.use_jedi=False",
-        "--log-level=50",
-    ),
+    argv=(sys.executable, str(LAUNCHER), "-f", "{connection_file}"),
+    resource_dir=str(DIRECTORY),
     env_snippet="__import__('os').environ.update({json})",
 )
 

@@ -55,7 +55,9 @@ async def _errors_and_exit_codes(client: RunnerClient) -> None:
     assert "bad" in err
     assert "\x1b[" in err
     assert (await finish(client, "1 +"))[0].exit_code == 1
-    assert (await finish(client, "import sys; sys.exit(3)"))[0].exit_code == 3
+    reply, out, err = await finish(client, "import sys; print('bye'); sys.exit(3)")
+    assert (reply.exit_code, out, err) == (3, "bye\n", "")
+    assert (await finish(client, "import debugpy"))[0].exit_code == 0
     assert (await finish(client, "sys.exit()"))[0].exit_code == 0
     reply, _, err = await finish(client, "sys.exit('why not')")
     assert reply.exit_code == 1
@@ -85,6 +87,7 @@ async def _input(client: RunnerClient) -> None:
 async def _completion(client: RunnerClient) -> None:
     assert "import" in await client.complete(CompletionRequest(code="impor", col=5, line="impor"))
     assert "import" in await client.complete(CompletionRequest(code="", line="impor"))
+    await finish(client, "import os")
     second_line = await client.complete(CompletionRequest(code="import os\nos.getc", row=1, col=7))
     assert any(match.endswith("getcwd") for match in second_line)
 
