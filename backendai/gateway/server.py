@@ -23,7 +23,6 @@ from backendai.gateway.logs import configure_logging
 from backendai.gateway.serve import Binding, HttpServer, bind, load_config, tls_context
 from backendai.gateway.services import Services
 from backendai.gateway.settings import GatewaySettings
-from backendai.manager.directory import DirectoryService
 from backendai.manager.enrollment import Admission
 from backendai.manager.open import Manager, open_manager
 from backendai.supervision.service import open_service
@@ -50,7 +49,7 @@ def services_of(manager: Manager) -> Services:
         status=manager.status,
         rate=manager.rate,
         health=manager.health,
-        directory=DirectoryService(manager.database, manager.live_stats),
+        directory=manager.directory,
         admission=Admission(manager.enrollment, manager.settings),
     )
 
