@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-import trio
+import structlog
 
+from backendai.runner import scratch
 from backendai.wire.runner import LOG_FILE
+
+log = structlog.get_logger(__name__)
 
 _LOCK = "lock"
 _KERNELS = "kernels"
@@ -81,11 +83,9 @@ def runner_log_tail(directory: Path) -> str:
 
 
 async def remove_directory(directory: Path) -> None:
-    """Remove what a runner left; a runner that ends in order leaves nothing. Waits for the disk, shielded."""
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(_remove, directory)
-
-
-def _remove(directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)
+    """Remove what a runner left; one that ends in order leaves nothing. Shielded, waits for the disk."""
+    try:
+        await scratch.remove(str(directory))
+    except OSError as error:
+        # The next start of an agent tries again; until then it only takes room.
+        log.error("agent.directory-left", directory=str(directory), error=str(error))

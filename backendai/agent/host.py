@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+import structlog
+import trio
+
 from backendai.agent.settings import AgentSettings
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.kernel import ImageSpec, KernelSpec, KernelStat
-from backendai.runner.client import RunnerClient
+from backendai.runner.client import RunnerClient, read_last_state
 from backendai.runner.zygote import RunnerZygote
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
+
+log = structlog.get_logger(__name__)
+
+#: Seconds until a runner that was told to end, beyond the grace for its kernel, is given up.
+_SHUTDOWN_TIMEOUT = 3.0
 
 
 class Runner(Protocol):
@@ -49,6 +60,36 @@ class ZygoteHost:
 
     async def attach(self, directory: Path) -> Runner:
         return await RunnerClient.attach(directory)
+
+
+async def shut_down(runner: Runner, directory: Path, reason: str, grace: float = 0.0) -> RunnerExit:
+    """End a kernel and its runner; one that takes some seconds more than ``grace`` is killed.
+
+    Raises ``RunnerGone``. Shielded: an end that was begun is seen through.
+    """
+    with trio.move_on_after(grace + _SHUTDOWN_TIMEOUT, shield=True):
+        return await runner.shutdown(reason, grace)
+    log.error("agent.runner-hangs", directory=directory.name)
+    kill_runner(directory)
+    return RunnerExit(reason=reason)
+
+
+def kill_runner(directory: Path) -> None:
+    """Make sure that no runner works in ``directory`` any more; a sandbox dies with its runner."""
+    state = read_last_state(directory)
+    if state is None or state.runner_identity != _identity(state.runner_pid):
+        return
+    with suppress(ProcessLookupError):
+        os.kill(state.runner_pid, signal.SIGKILL)
+
+
+def _identity(pid: int) -> str | None:
+    """As runners write it down: boot id of the machine and start time of the process."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{started}"
 
 
 def kernel_named_warm(kernel_id: UUID, image: str) -> KernelSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -11,7 +10,7 @@ import trio
 
 from backendai.agent.directory import remove_directory, runner_log_tail
 from backendai.agent.facts import FactOutbox
-from backendai.agent.host import Runner
+from backendai.agent.host import Runner, kill_runner, shut_down
 from backendai.core.kernel import KernelFacts, KernelPhase, KernelSpec, KernelStat
 from backendai.runner.client import KernelNotReady, RunnerGone, RunnerRefused
 from backendai.runner.zygote import ZygoteFailed
@@ -22,8 +21,6 @@ log = structlog.get_logger(__name__)
 
 #: Seconds a kernel that ended by itself can still be asked for the output of its runs.
 LINGER = 15.0
-#: Seconds until a runner that was told to end, beyond the grace for its kernel, is given up.
-_SHUTDOWN_TIMEOUT = 10.0
 _LOST = "runner-lost"
 
 
@@ -190,14 +187,13 @@ class Kernel:
             return (gone.last and gone.last.exit) or RunnerExit(reason=self._end_reason or _LOST)
 
     async def _shut_down(self, runner: Runner) -> RunnerExit:
-        with trio.move_on_after(self._end_grace + _SHUTDOWN_TIMEOUT):
-            return await runner.shutdown(self._end_reason or "ended", self._end_grace)
-        log.error("agent.runner-hangs", kernel=str(self.spec.kernel_id))
-        return RunnerExit(reason=self._end_reason or "ended")
+        return await shut_down(runner, self.directory, self._end_reason or "ended", self._end_grace)
 
     async def _clean_up(self) -> None:
         if self.runner is not None:
-            with suppress(RunnerGone):
+            try:
                 await self._shut_down(self.runner)
+            except RunnerGone:
+                kill_runner(self.directory)  # it may merely have stopped to talk with us
             await self.runner.aclose()
         await remove_directory(self.directory)

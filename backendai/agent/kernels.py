@@ -13,13 +13,13 @@ import trio
 
 from backendai.agent.directory import AgentDirectory, remove_directory
 from backendai.agent.facts import FactOutbox
-from backendai.agent.host import Runner, RunnerHost
+from backendai.agent.host import Runner, RunnerHost, kill_runner
 from backendai.agent.kernel import Kernel
 from backendai.agent.pool import WarmPool, end_warm
 from backendai.agent.resources import lack
 from backendai.core.execution import CompletionRequest, RunRequest
 from backendai.core.kernel import ImageSpec, KernelFacts, KernelPhase, KernelSpec, KernelStat
-from backendai.runner.client import RunnerGone, RunnerRefused
+from backendai.runner.client import RunnerGone, RunnerRefused, read_last_state
 from backendai.wire.link import (
     AgentAnswer,
     Completions,
@@ -30,7 +30,7 @@ from backendai.wire.link import (
     Refused,
     RunAnswered,
 )
-from backendai.wire.runner import RunnerSpec, RunnerState
+from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +40,8 @@ _REMEMBERED = 4096
 _GRACE = 1.0
 #: Seconds a runner has to answer what should take milliseconds.
 _QUICKLY = 2.0
+#: Seconds a runner found at the start of the agent has to answer before it counts as lost.
+_ADOPTION_TIMEOUT = 10.0
 _BUSY = frozenset({"not-ready", "too-many-runs"})
 
 
@@ -193,26 +195,17 @@ class Kernels:
     async def _take_up(self, path: Path, kernel_id: UUID | None) -> None:
         """A directory that an earlier agent left: go on with its runner, or report its end."""
         try:
-            with trio.fail_after(_QUICKLY):
+            with trio.fail_after(_ADOPTION_TIMEOUT):
                 runner = await self._host.attach(path)
                 state = await runner.describe()
-        except RunnerGone as gone:
-            if gone.last is not None and not gone.last.warm:
-                kernel_id = gone.last.kernel_id
+        except (RunnerGone, trio.TooSlowError) as error:
+            kill_runner(path)
+            last = error.last if isinstance(error, RunnerGone) else read_last_state(path)
+            if last is not None:
+                kernel_id = None if last.warm else last.kernel_id
             if kernel_id is not None:
-                exit = gone.last.exit if gone.last else None
-                reason = exit.reason if exit else "runner-lost"
-                log.warning("agent.kernel-gone", kernel=str(kernel_id), reason=reason)
-                self._remember(kernel_id)
-                self._outbox.report(
-                    KernelTerminated(
-                        kernel_id=kernel_id, reason=reason, exit_code=exit.exit_code if exit else None
-                    )
-                )
+                self._report_gone(kernel_id, last.exit if last else None)
             await remove_directory(path)
-            return
-        except trio.TooSlowError:
-            log.error("agent.runner-hangs", directory=str(path))
             return
         if state.warm:
             await self._pool.adopt(path, runner, state)
@@ -224,6 +217,19 @@ class Kernels:
             self._begin(kernel, lambda: kernel.live(lambda _: runner.wait_ready()))
         else:
             self._begin(kernel, kernel.watch)
+
+    def _report_gone(self, kernel_id: UUID, exit: RunnerExit | None) -> None:
+        reason = exit.reason if exit else "runner-lost"
+        log.warning("agent.kernel-gone", kernel=str(kernel_id), reason=reason)
+        self._remember(kernel_id)
+        self._outbox.report(
+            KernelTerminated(
+                kernel_id=kernel_id,
+                reason=reason,
+                exit_code=exit.exit_code if exit else None,
+                last_stat=exit.stat if exit else None,
+            )
+        )
 
     def _begin(self, kernel: Kernel, life: Callable[[], Awaitable[None]]) -> None:
         kernel_id = kernel.spec.kernel_id

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from backendai.agent.directory import AgentDirectory, remove_directory, runner_log_tail
-from backendai.agent.host import Runner, RunnerHost, kernel_named_warm
+from backendai.agent.host import Runner, RunnerHost, kernel_named_warm, kill_runner, shut_down
 from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec
 from backendai.runner.client import KernelNotReady, RunnerGone
 from backendai.runner.zygote import ZygoteFailed
@@ -160,8 +160,7 @@ class WarmPool:
         warm = self._starting = WarmKernel(image.canonical, directory, runner)
         try:
             if self._closed:
-                with trio.CancelScope(shield=True):
-                    await end_warm(warm)
+                await end_warm(warm)
             await runner.wait_ready()
         except (KernelNotReady, RunnerGone):
             await end_warm(warm)
@@ -184,8 +183,10 @@ class WarmPool:
 
 async def end_warm(warm: WarmKernel) -> None:
     """End a kernel that no session has used, and remove what is left of it."""
-    with suppress(RunnerGone):
-        await warm.runner.shutdown(_STOP_REASON)
+    try:
+        await shut_down(warm.runner, warm.directory, _STOP_REASON)
+    except RunnerGone:
+        kill_runner(warm.directory)
     await warm.runner.aclose()
     await remove_directory(warm.directory)
 

@@ -260,6 +260,32 @@ async def test_create_run_destroy(tmp_path: Path) -> None:
     await manager.until(lambda: [goodbye.reason for goodbye in manager.goodbyes] == ["shutdown"])
 
 
+async def test_hostile_output_and_hanging_runners_cost_only_their_kernel(tmp_path: Path) -> None:
+    async with open_manager() as (manager, endpoint), open_agent(manager, tmp_path, endpoint):
+        kernel_id = await manager.create()
+        await manager.event(KernelStarted, kernel_id)
+        await manager.run(kernel_id, "import os\nfor _ in range(200): os.write(1, b'\\xff' * 65536)")
+        logs = await manager.call(ReadLogs(kernel_id=kernel_id, limit=10 << 20))
+        assert isinstance(logs, Logs)
+        assert logs.truncated
+        assert (1 << 20) < len(logs.text.encode()) <= 10 << 20
+        answer = await manager.call(
+            RunCode(
+                kernel_id=kernel_id,
+                request=RunRequest(run_id="big", mode=RunMode.QUERY, code="#" * (17 << 20)),
+            )
+        )
+        assert isinstance(answer, Refused)
+        assert answer.code == "bad-request"
+        assert await manager.run(kernel_id, "1") == "1\n"
+
+        runner = next(p for p in kernel_processes(tmp_path) if p.cwd().endswith(str(kernel_id)))
+        runner.suspend()
+        await manager.call(DestroyKernel(kernel_id=kernel_id, reason="user-requested", forced=True))
+        await manager.event(KernelTerminated, kernel_id)
+        await nothing_left(tmp_path)
+
+
 async def test_interrupt_passes_a_read_that_waits(tmp_path: Path) -> None:
     async with open_manager() as (manager, endpoint), open_agent(manager, tmp_path, endpoint):
         kernel_id = await manager.create()
