@@ -156,7 +156,9 @@ async def _farewell(
 @asynccontextmanager
 async def _open_call_socket(settings: AgentSettings) -> AsyncIterator[ZmqSocket]:
     curve = None
-    if settings.keys is not None:
+    if settings.keys is None:
+        log.warning("agent.link-unencrypted", cost="whoever reaches the address commands this agent")
+    else:
         curve = CurveServer(settings.keys.secret_key, AllowedKeys([settings.keys.manager_public_key]))
     async with open_socket(
         SocketType.ROUTER, bind=settings.bind, curve=curve, max_message=MAX_MESSAGE_BYTES

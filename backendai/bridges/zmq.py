@@ -56,7 +56,7 @@ class AllowedKeys:
 
     def __init__(self, keys: Iterable[str] = (), *, on_refused: Callable[[str], None] | None = None) -> None:
         self._keys = set(keys)
-        self._on_refused = on_refused
+        self.on_refused = on_refused
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
@@ -76,8 +76,8 @@ class AllowedKeys:
     def admit(self, key: str) -> bool:
         if key in self._keys:
             return True
-        if self._on_refused is not None:
-            self._on_refused(key)
+        if self.on_refused is not None:
+            self.on_refused(key)
         return False
 
 

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _LANES = 4
 #: What does not fit is dropped: agents say everything but heartbeats again.
 _LANE_LENGTH = 1000
+#: Seconds between log lines about keys that were turned away.
+_REFUSAL_INTERVAL = 10.0
 _PROBE_INTERVAL = timedelta(seconds=15)
 
 
@@ -53,6 +55,8 @@ class FactListener:
         self._endpoint = endpoint
         self._keys = keys
         self._allowed = allowed_keys
+        self._allowed.on_refused = self._log_refused
+        self._refusal_logged = float("-inf")
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; ``started`` with the endpoint. Raises :exc:`OSError` when it is taken."""
@@ -85,6 +89,12 @@ class FactListener:
                     lanes[hash(letter.message.agent_id) % _LANES].send_nowait(letter)
                 except trio.WouldBlock:
                     log.warning("link.lane-full", agent=letter.message.agent_id)
+
+    def _log_refused(self, key: str) -> None:
+        """One line now and then: anybody on the network can knock as often as he likes."""
+        if trio.current_time() > self._refusal_logged + _REFUSAL_INTERVAL:
+            self._refusal_logged = trio.current_time()
+            log.warning("link.key-refused", key=key, hint="enroll the agent")
 
     def _open_letter(self, key: str, frames: list[bytes]) -> _Letter | None:
         if self._keys is not None and key not in self._allowed:
