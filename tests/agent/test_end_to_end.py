@@ -309,9 +309,8 @@ async def test_interrupt_passes_a_read_that_waits(tmp_path: Path) -> None:
 async def test_a_run_outlives_its_agent(tmp_path: Path) -> None:
     """kill -9 during a run; the next agent finds the kernel at work and the output complete."""
     async with open_manager() as (manager, endpoint):
-        async with trio.open_nursery() as nursery:
-            process = start_agent(tmp_path, endpoint)
-            nursery.start_soon(wait, process)
+        process = start_agent(tmp_path, endpoint)
+        try:
             await manager.until(lambda: manager.hellos)
             kernel_id = await manager.create()
             idle_id = await manager.create()
@@ -322,7 +321,9 @@ async def test_a_run_outlives_its_agent(tmp_path: Path) -> None:
                 kernel_id, RunRequest(run_id="long", mode=RunMode.QUERY, code=code, wait=0.5)
             )
             assert reply.status is RunStatus.CONTINUED
+        finally:
             process.send_signal(signal.SIGKILL)
+            process.wait()
         # One that dies while there is no agent is reported by the next.
         runner = next(p for p in kernel_processes(tmp_path) if p.cwd().endswith(str(idle_id)))
         runner.kill()
@@ -379,8 +380,12 @@ def warm_ready(directory: Path) -> bool:
 async def test_the_second_agent_on_a_directory_is_refused(tmp_path: Path) -> None:
     async with open_manager() as (manager, endpoint), open_agent(manager, tmp_path, endpoint):
         second = start_agent(tmp_path, endpoint)
-        with trio.fail_after(10):
-            assert await wait(second) != 0
+        try:
+            with trio.fail_after(10):
+                assert await wait(second) != 0
+        finally:
+            second.kill()
+            second.wait()
 
 
 @pytest.mark.parametrize("code", ["import os; os._exit(3)", "import ctypes; ctypes.string_at(0)"])
