@@ -1,7 +1,8 @@
-"""The sandbox in the words of bubblewrap: which options give a kernel what it may see. Pure, but for looking at paths.
+"""The sandbox in the words of bubblewrap: which options give a kernel what it may see. Pure, but for looking
+at paths.
 
-The options travel through a file descriptor, not the command line: they hold the environment, and anybody on the host
-can read command lines.
+The options travel through a file descriptor, not the command line: they hold the environment, and anybody on
+the host can read command lines.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ _SHM_MAX = 256 << 20
 
 @dataclass(slots=True)
 class Plan:
-    """Options for bwrap, with host paths kept apart so that the launcher can put them where a plain user may go.
+    """Options for bwrap, with host paths kept apart so that the launcher can put them where a plain user may
+    go.
 
     ``arguments`` refers to ``sources`` by index. ``files`` are small generated files: destination to content.
     """
@@ -146,7 +148,9 @@ def tmp_size(limits: KernelLimits) -> int:
 
 
 def visible_for(argv: tuple[str, ...], resource_dir: str) -> tuple[Path, ...]:
-    """Host paths a kernelspec needs beyond the system: its interpreter's installation and its resource directory."""
+    """Host paths a kernelspec needs beyond the system: its interpreter's installation and its resource
+    directory.
+    """
     paths: list[Path] = []
     for prefix in _prefixes_of(Path(argv[0])) if os.path.isabs(argv[0]) else ():
         if any((prefix / mark).exists() for mark in _ENVIRONMENT_MARKS):
@@ -159,7 +163,7 @@ def visible_for(argv: tuple[str, ...], resource_dir: str) -> tuple[Path, ...]:
 
 
 def _prefixes_of(program: Path) -> Iterable[Path]:
-    """Installation prefixes along the chain of symbolic links, and the one a virtual environment stands on."""
+    """Installation prefixes along the links of a program, and the one a virtual environment stands on."""
     for path in (program, program.resolve()):
         if path.parent.name == "bin":
             yield path.parent.parent

@@ -42,7 +42,9 @@ class Hierarchies:
 
 
 def find_hierarchies() -> Hierarchies:
-    """Look at the mounts, and prepare the parent directories. Never raises: what is not writable is not there."""
+    """Look at the mounts, and prepare the parent directories. Never raises: what is not writable is not
+    there.
+    """
     v1: dict[str, Path] = {}
     v2: Path | None = None
     controllers: frozenset[str] = frozenset()
@@ -88,8 +90,12 @@ def _make_v1_parent(mount_point: Path, own: str) -> Path | None:
     return None
 
 
-def _make_v2_parent(mount_point: Path, own: str, *, exclude: frozenset[str]) -> tuple[Path | None, frozenset[str]]:
-    """The highest group we may make children in: processes may only live in leaves, so our own will rarely do."""
+def _make_v2_parent(
+    mount_point: Path, own: str, *, exclude: frozenset[str]
+) -> tuple[Path | None, frozenset[str]]:
+    """The highest group we may make children in: processes may only live in leaves, so our own will rarely
+    do.
+    """
     inner = mount_point / own.lstrip("/")
     for base in reversed([inner, *(path for path in inner.parents if path.is_relative_to(mount_point))]):
         if base.name == PARENT or not os.access(base, os.W_OK):
@@ -117,7 +123,7 @@ def _enable(group: Path, controller: str) -> bool:
 
 
 class ControlGroups:
-    """The groups of one sandbox. Make them with :meth:`create`, join them in the child, :meth:`remove` them."""
+    """The groups of one sandbox: :meth:`create` them, join them in the child, :meth:`try_remove` them."""
 
     def __init__(self, hierarchies: Hierarchies, name: str) -> None:
         self._hierarchies = hierarchies

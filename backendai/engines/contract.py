@@ -36,7 +36,8 @@ class SandboxRequest:
     hostname: str
     limits: KernelLimits
     network: bool = False
-    #: Writable directories, seen inside as ``HOME_INSIDE`` and ``IPC_INSIDE``; the engine may change their owner.
+    #: Writable directories, seen inside as ``HOME_INSIDE`` and ``IPC_INSIDE``; the engine may change their
+    #: owner.
     home: Path
     ipc: Path
     #: Host paths that are visible read-only at the same place.

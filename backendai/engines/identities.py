@@ -1,7 +1,7 @@
 """An unprivileged user id for each live kernel of this host, when we run as root.
 
-A number of its own keeps a kernel apart from every other even where the sandbox should fail. Claims are file locks,
-so the claim of a process that died is free again at once.
+A number of its own keeps a kernel apart from every other even where the sandbox should fail. Claims are file
+locks, so the claim of a process that died is free again at once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Start bwrap: join the control groups, give up every privilege, only then execute it.
 
-As root, bwrap must not run as root: hostile code would be user 0 of the host behind nothing but the namespaces. So
-the child first opens a mount namespace of its own and lays the directories it needs into a staging place that an
-unprivileged user may enter (they may lie under /root), and then becomes that user for good. As an ordinary user
-bwrap is simply executed. Either way it creates a user namespace without any capability outside.
+As root, bwrap must not run as root: hostile code would be user 0 of the host behind nothing but the
+namespaces. So the child first opens a mount namespace of its own and lays the directories it needs into a
+staging place that an unprivileged user may enter (they may lie under /root), and then becomes that user for
+good. As an ordinary user bwrap is simply executed. Either way it creates a user namespace without any
+capability outside.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Launched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """``uid`` is the user to become, ``None`` stays who we are. ``entrances``: control group files to write 0 to.
+    """``uid`` is the user to become, ``None`` stays who we are. ``entrances``: control group files to write 0
+    to.
 
     ``rlimits``: resource to value. ``pids`` bounds the number of processes inside.
     """
@@ -76,16 +78,7 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
         options += ["--info-fd", str(info_write), "--block-fd", str(block_read)]
         passed.append(_memory_file(theirs, b"".join(os.fsencode(word) + b"\0" for word in options)))
         try:
-            process = subprocess.Popen(
-                ["bwrap", "--args", str(passed[-1]), "--", *argv],
-                executable=stage.bwrap if stage else str(bubblewrap.executable()),
-                stdin=subprocess.DEVNULL,
-                stdout=output_write,
-                stderr=output_write,
-                env={},
-                pass_fds=passed,
-                preexec_fn=lambda: _become(constraints, stage),
-            )
+            process = _execute(passed, argv, output_write, constraints, stage)
             theirs.close()
             init_pid = await _started(process, info_read, block_write, constraints)
         except (OSError, subprocess.SubprocessError, ValueError, trio.TooSlowError) as error:
@@ -96,13 +89,29 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
     return Launched(process, init_pid, output)
 
 
+def _execute(
+    passed: Sequence[int], argv: Sequence[str], output: int, constraints: Constraints, stage: _Stage | None
+) -> subprocess.Popen[bytes]:
+    """Start bwrap, which reads its options from the last of the descriptors passed."""
+    return subprocess.Popen(
+        ["bwrap", "--args", str(passed[-1]), "--", *argv],
+        executable=stage.bwrap if stage else str(bubblewrap.executable()),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={},
+        pass_fds=passed,
+        preexec_fn=lambda: _become(constraints, stage),
+    )
+
+
 async def _started(process: subprocess.Popen[bytes], info: int, block: int, constraints: Constraints) -> int:
     """See the sandbox come up and let the command go. On any failure the process is ended."""
     try:
         init_pid = await _init_pid(info)
         if constraints.uid is None:
-            # Processes are counted per user, and this user has others. But the user namespace has a count of its
-            # own, which decides when the limit is set now that the namespace exists.
+            # Processes are counted per user, and this user has others. But the user namespace has a count of
+            # its own, which decides when the limit is set now that the namespace exists.
             resource.prlimit(init_pid, resource.RLIMIT_NPROC, (constraints.pids, constraints.pids))
         os.write(block, b"\n")
     except BaseException:
@@ -113,7 +122,9 @@ async def _started(process: subprocess.Popen[bytes], info: int, block: int, cons
 
 
 def _become(constraints: Constraints, stage: _Stage | None) -> None:
-    """In the child, before bwrap. What fails is told on its standard error, ``subprocess`` only says that it did."""
+    """In the child, before bwrap. What fails is told on its standard error, ``subprocess`` only says that it
+    did.
+    """
     try:
         for entrance in constraints.entrances:
             entrance.write_text("0")
@@ -132,7 +143,9 @@ def _become(constraints: Constraints, stage: _Stage | None) -> None:
 
 
 class _Stage:
-    """The sources, and bwrap itself, bound below one directory anybody may enter; in the child's namespace only."""
+    """The sources, and bwrap itself, bound below one directory anybody may enter; in the child's namespace
+    only.
+    """
 
     def __init__(self, sources: Sequence[Path]) -> None:
         program = bubblewrap.executable()
@@ -150,7 +163,7 @@ class _Stage:
         _mount("none", "/", None, _MS_REC | _MS_SLAVE)
         opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path, _ in self._binds]
         _mount("tmpfs", _STAGE, "tmpfs", 0, "mode=755,size=1m")
-        for handle, (path, place) in zip(opened, self._binds, strict=True):
+        for handle, (_, place) in zip(opened, self._binds, strict=True):
             source = f"/proc/self/fd/{handle}"
             if os.path.isdir(source):
                 os.mkdir(place, 0o755)

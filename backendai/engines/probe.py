@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ _MIN_MEMORY = 2 << 30
 #: What root needs to become somebody else, with the files that takes: bits of the capability set.
 _ROOT_NEEDS = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_ADMIN": 21}
 #: The same kinds of namespaces and mounts as a kernel gets; nothing of the host but its system.
-_TRIAL = (
-    "--unshare-all --unshare-user --disable-userns --die-with-parent --cap-drop ALL --ro-bind / / --proc /proc --dev /dev "
-    "--tmpfs /tmp -- /bin/sh -c :"
-).split()
+_TRIAL = shlex.split(
+    "--unshare-all --unshare-user --disable-userns --die-with-parent --cap-drop ALL"
+    " --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp -- /bin/sh -c :"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +163,11 @@ def _control_groups() -> list[Capability]:
         "pids": "the number of processes is limited by resource limits only",
     }
     if os.geteuid() == 0:
-        mend = "mount the cgroup file system writable (in a container: --cgroupns=private -v /sys/fs/cgroup:/sys/fs/cgroup:rw)"
+        mend = "mount /sys/fs/cgroup writable (in a container: -v /sys/fs/cgroup:/sys/fs/cgroup:rw)"
     else:
-        mend = "run as root, or in a group delegated to you: systemd-run --user --scope -p Delegate=yes backendai ..."
+        mend = (
+            "run as root, or in a delegated group: systemd-run --user --scope -p Delegate=yes backendai ..."
+        )
     return [
         Capability(name=resource, ok=True, found=f"cgroup{version}")
         if (version := hierarchies.version_of(resource))

@@ -125,7 +125,8 @@ class ProcessSandbox:
     def set_limits(self, limits: KernelLimits) -> None:
         self._groups.set_limits(limits)
         for pid in (self._init_pid, *children_of(self._init_pid)):
-            # Without the right to change it (some containers' root), the count of the control group decides alone.
+            # Without the right to change it (some containers' root), the count of the control group decides
+            # alone.
             with suppress(ProcessLookupError, PermissionError):
                 resource.prlimit(pid, resource.RLIMIT_NPROC, (limits.pids, limits.pids))
 
@@ -190,7 +191,7 @@ def _claim() -> Identity:
 
 async def _remove(groups: ControlGroups) -> None:
     with trio.move_on_after(_END_TIMEOUT):
-        while not groups.try_remove():
+        while not groups.try_remove():  # noqa: ASYNC110  nothing tells when the last process is gone
             await trio.sleep(_END_POLL)
 
 

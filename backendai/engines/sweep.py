@@ -14,13 +14,16 @@ _RUNNER_MODULE = b"backendai.runner.zygote"
 
 
 def sweep_leftovers() -> list[str]:
-    """Kill what lives on in control groups of dead runners and remove the groups; returns the names of those found.
+    """Kill what lives on in control groups of dead runners and remove the groups; returns the names of those
+    found.
 
     Synchronous, some milliseconds. A group that is not empty at once goes with the next sweep.
     """
     hierarchies = find_hierarchies()
     names = {entry.name for root in hierarchies.roots for entry in root.iterdir() if entry.is_dir()}
-    stale = sorted(name for name in names if (match := _NAME.fullmatch(name)) and not _is_runner(int(match[1])))
+    stale = sorted(
+        name for name in names if (match := _NAME.fullmatch(name)) and not _is_runner(int(match[1]))
+    )
     for name in stale:
         groups = ControlGroups(hierarchies, name)
         groups.kill()

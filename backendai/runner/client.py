@@ -1,8 +1,8 @@
 """The agent's side of one runner: ask it, wait for it, detach from it.
 
 There is no background task: whichever caller waits for an answer reads for all of them, so a client needs no
-nursery and its methods may be called from any number of tasks. Cancelling a call abandons the wait only; what was
-asked for still happens in the runner.
+nursery and its methods may be called from any number of tasks. Cancelling a call abandons the wait only; what
+was asked for still happens in the runner.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ A = TypeVar("A", bound=wire.RunnerAnswer)
 class RunnerGone(Exception):
     """No runner serves the directory (any more).
 
-    ``last`` is what it had written down of itself, ``None`` when it wrote nothing readable. When ``last.exit`` is
-    ``None`` the runner was killed, and the kernel died with it.
+    ``last`` is what it had written down of itself, ``None`` when it wrote nothing readable. When
+    ``last.exit`` is ``None`` the runner was killed, and the kernel died with it.
     """
 
     def __init__(self, directory: Path, last: RunnerState | None) -> None:
@@ -57,7 +57,9 @@ class KernelNotReady(Exception):
 
 
 class RunnerClient:
-    """A connection to the runner of one kernel. Every method raises :class:`RunnerGone` when the runner is no more."""
+    """A connection to the runner of one kernel. Every method raises :class:`RunnerGone` when the runner is no
+    more.
+    """
 
     def __init__(self, directory: Path, stream: trio.SocketStream) -> None:
         self.directory = directory
@@ -72,7 +74,9 @@ class RunnerClient:
 
     @classmethod
     async def attach(cls, directory: Path) -> RunnerClient:
-        """Connect to the runner of ``directory``; it drops any earlier connection. Raises :class:`RunnerGone`."""
+        """Connect to the runner of ``directory``; it drops any earlier connection. Raises
+        :class:`RunnerGone`.
+        """
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:
             # Through a directory handle, because the whole path may be longer than a socket address may be.
@@ -93,11 +97,15 @@ class RunnerClient:
         return (await self._ask(wire.Describe(), wire.State)).state
 
     async def wait_ready(self) -> RunnerState:
-        """Wait until the kernel answers. Raises :class:`KernelNotReady` when it ended instead; the runner bounds it."""
+        """Wait until the kernel answers. Raises :class:`KernelNotReady` when it ended instead; the runner
+        bounds it.
+        """
         return _ready(await self._ask(wire.AwaitReady(), wire.State))
 
     async def wait_exit(self) -> RunnerExit:
-        """Wait until the kernel has ended for good. The runner still serves reads afterwards, until shut down."""
+        """Wait until the kernel has ended for good. The runner still serves reads afterwards, until shut
+        down.
+        """
         return (await self._ask(wire.AwaitExit(), wire.Exited)).exit
 
     async def run(self, request: RunRequest) -> RunReply:
@@ -121,15 +129,21 @@ class RunnerClient:
         return (await self._ask(wire.Measure(), wire.Measured)).stat
 
     async def assign(self, kernel: KernelSpec) -> RunnerState:
-        """Give a warm kernel its session: ids, environment, limits. Raises :class:`RunnerRefused`; end it then."""
+        """Give a warm kernel its session: ids, environment, limits. Raises :class:`RunnerRefused`; end it
+        then.
+        """
         return (await self._ask(wire.Assign(kernel=kernel), wire.State)).state
 
     async def restart(self) -> RunnerState:
-        """New kernel process on the same scratch directory; waits until it is ready. Raises as ``wait_ready``."""
+        """New kernel process on the same scratch directory; waits until it is ready. Raises as
+        ``wait_ready``.
+        """
         return _ready(await self._ask(wire.Restart(), wire.State))
 
     async def shutdown(self, reason: str, grace: float = 0.0) -> RunnerExit:
-        """End the kernel and its runner and remove the scratch. A kernel that had ended keeps its first reason."""
+        """End the kernel and its runner and remove the scratch. A kernel that had ended keeps its first
+        reason.
+        """
         return (await self._ask(wire.Shutdown(reason=reason, grace=grace), wire.Exited)).exit
 
     async def aclose(self) -> None:
@@ -137,7 +151,7 @@ class RunnerClient:
         self._end()
         await trio.lowlevel.checkpoint()
 
-    # -- one connection, many callers ---------------------------------------------------------------------------
+    # -- one connection, many callers ------------------------------------------------------------------------
 
     async def _ask(self, request: wire.RunnerRequest, expected: type[A]) -> A:
         request_id = self._last_id = self._last_id + 1

@@ -85,7 +85,9 @@ def _rich(bundle: dict[str, Any]) -> list[Piece]:
 def _bounded(piece: Piece) -> Piece:
     if len(piece.data) <= MAX_RICH:
         return piece
-    return Piece("stderr", f"[{piece.mime or piece.kind} of {len(piece.data)} characters left out: too large]\n")
+    return Piece(
+        "stderr", f"[{piece.mime or piece.kind} of {len(piece.data)} characters left out: too large]\n"
+    )
 
 
 def _error(content: dict[str, Any]) -> list[Piece]:

@@ -1,8 +1,8 @@
 """The console output of one run, on disk and readable from any index.
 
-A record is a 4-byte length and a msgpack array ``[kind, data, mime]``. Only the position of every 64th record is kept
-in memory, so memory does not grow with what nobody reads. Writing is to the page cache: output need not survive the
-machine, only the agent.
+A record is a 4-byte length and a msgpack array ``[kind, data, mime]``. Only the position of every 64th record
+is kept in memory, so memory does not grow with what nobody reads. Writing is to the page cache: output need
+not survive the machine, only the agent.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Journal:
         return self._end + self._open_length
 
     def append(self, piece: Piece) -> bool:
-        """Keep the piece; ``False`` when that would exceed the limit, then the rest of its text is cut off."""
+        """Keep the piece; ``False`` when that would exceed the limit; the rest is then cut off."""
         if not piece.data:
             return True
         text, fits = self._within_limit(piece)

@@ -77,7 +77,7 @@ class Keeper:
         self._book = RunBook(Path(JOURNAL), spec.kernel.limits.output)
 
     async def run(self) -> None:
-        """Keep the kernel until it has ended for good, and its output until that is disposed of; then return."""
+        """Keep the kernel until it has ended for good, and its output until that is disposed of."""
         while True:
             self._ending = _Ending()
             exit = await self._one_process()
@@ -90,20 +90,24 @@ class Keeper:
         await self._remove_files()
         self._gone.set()
 
-    # -- one kernel process -------------------------------------------------------------------------------------
+    # -- one kernel process ----------------------------------------------------------------------------------
 
     async def _one_process(self) -> RunnerExit | None:
         """Start and keep one process. Returns why it ended, ``None`` to start another."""
         ending = self._ending
         began = time.monotonic()
         await scratch.make_fresh(IPC_DIRECTORY)
-        request = sandbox_request(self._kernel_spec, self._spec.image, strict=self._spec.require_full_isolation)
+        request = sandbox_request(
+            self._kernel_spec, self._spec.image, strict=self._spec.require_full_isolation
+        )
         try:
             async with open_channels() as channels, self._engine.open(request) as sandbox:
                 self._timings = {"sandbox": _milliseconds_since(began)}
                 self._isolation = sandbox.isolation
                 self._sandbox = sandbox
-                self._kernel = Kernel(sandbox, channels, self._book, self._log, self._spec.image.interrupt_mode)
+                self._kernel = Kernel(
+                    sandbox, channels, self._book, self._log, self._spec.image.interrupt_mode
+                )
                 await self._attend(sandbox, self._kernel, ending, began)
                 self._last_stat = self._measure(sandbox)
         except SandboxFailed as error:
@@ -148,7 +152,9 @@ class Keeper:
     def _exit_of(self, exited: SandboxExit) -> RunnerExit:
         if exited.out_of_memory:
             limit = self._kernel_spec.limits.memory
-            return RunnerExit(reason="out-of-memory", exit_code=exited.code, detail=f"memory limit: {limit} bytes")
+            return RunnerExit(
+                reason="out-of-memory", exit_code=exited.code, detail=f"memory limit: {limit} bytes"
+            )
         if self._phase is not KernelPhase.RUNNING:
             return RunnerExit(reason="start-failed", exit_code=exited.code, detail=self._tail())
         if exited.code > 128:
@@ -175,10 +181,12 @@ class Keeper:
     def _tail(self) -> str:
         return self._log.tail(_TAIL)[0].strip()
 
-    # -- what can be asked --------------------------------------------------------------------------------------
+    # -- what can be asked -----------------------------------------------------------------------------------
 
     def submit(self, request: RunRequest) -> Run:
-        """The run a request is about, put into the queue when it is new. Does not wait. Raises ``RunRefused``."""
+        """The run a request is about, put into the queue when it is new. Does not wait. Raises
+        ``RunRefused``.
+        """
         if request.mode in (RunMode.BATCH, RunMode.COMPLETE):
             raise RunRefused("unsupported", f"runs of mode {request.mode.value} are not served here")
         if self._phase is KernelPhase.EXITED and self._book.find(request.run_id) is None:
@@ -211,8 +219,15 @@ class Keeper:
         return msgspec.structs.replace(sandbox.measure(), scratch=self._scratch, busy=busy)
 
     async def assign(self, spec: KernelSpec) -> None:
-        """Give the warm kernel to a session. Raises :class:`KernelRefused`; the kernel is then of no use any more."""
-        if not self._warm or self._phase is not KernelPhase.RUNNING or self._kernel is None or self._sandbox is None:
+        """Give the warm kernel to a session. Raises :class:`KernelRefused`; the kernel is then of no use any
+        more.
+        """
+        if (
+            not self._warm
+            or self._phase is not KernelPhase.RUNNING
+            or self._kernel is None
+            or self._sandbox is None
+        ):
             raise KernelRefused("this kernel is not a warm one")
         snippet = self._spec.image.env_snippet
         if snippet is None or spec.network != self._kernel_spec.network or spec.bootstrap_script:
@@ -225,7 +240,8 @@ class Keeper:
         except OSError as error:
             raise KernelRefused(f"cannot set the limits: {error}") from error
         if spec.environ:
-            # JSON text is a literal of most languages; not escaped to ASCII, so that it is the same text in all.
+            # JSON text is a literal of most languages; not escaped to ASCII, so that it is the same text in
+            # all.
             text = json.dumps(spec.environ, ensure_ascii=False)
             await self._kernel.execute_silently(snippet.replace("{json}", text))
         self._write_state()

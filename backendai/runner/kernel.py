@@ -25,6 +25,9 @@ _COMPLETE_TIMEOUT = 5.0
 _SILENT_TIMEOUT = 15.0
 #: A run over its limit is interrupted this often, this many seconds apart, in case it catches the first.
 _LIMIT_INTERRUPTS, _LIMIT_PAUSE = 5, 1.0
+_LIMIT_PATIENCE = 0.1
+#: Seconds between the kernel's answer to a later question and giving up its reply to an interrupted run.
+_LOST_GRACE = 0.5
 
 
 class KernelRefused(Exception):
@@ -39,6 +42,8 @@ class _Exchange:
     replied: trio.Event = field(default_factory=trio.Event)
     idle: trio.Event = field(default_factory=trio.Event)
     run: Run | None = None
+    #: Somebody makes sure that it ends although it was interrupted.
+    minded: bool = False
 
 
 class Kernel:
@@ -54,11 +59,13 @@ class Kernel:
         self._interrupt_mode = interrupt_mode
         self._exchanges: dict[str, _Exchange] = {}
         self._heard_iopub = trio.Event()
+        self._executing: _Exchange | None = None
 
     async def run(self) -> None:
         """Receive on every channel until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._receive_iopub, nursery)
+            self._tasks = nursery
+            nursery.start_soon(self._receive_iopub)
             nursery.start_soon(self._receive_replies, "shell")
             nursery.start_soon(self._receive_replies, "control")
             nursery.start_soon(self._receive_input_requests)
@@ -91,6 +98,7 @@ class Kernel:
             "stop_on_error": False,
         }
         with self._registered("execute_request", content, exchange) as frames:
+            self._executing = exchange
             await self._channels.send("shell", frames)
             await exchange.replied.wait()
             with trio.move_on_after(_IDLE_GRACE) as grace:
@@ -127,6 +135,22 @@ class Kernel:
             await self._tell("control", "interrupt_request", {})
         else:
             self._sandbox.interrupt()
+        if self._executing is not None and not self._executing.minded:
+            self._executing.minded = True
+            self._tasks.start_soon(self._see_interrupted, self._executing)
+
+    async def _see_interrupted(self, exchange: _Exchange) -> None:
+        """A kernel that was just finishing may have dropped the reply with the interrupt.
+
+        It has when it answers what was asked after the run but not the run: requests are served in order.
+        """
+        await self._ask("shell", "kernel_info_request", {})
+        with trio.move_on_after(_LOST_GRACE):
+            await exchange.replied.wait()
+            return
+        exchange.reply = {"status": "aborted"}
+        exchange.replied.set()
+        exchange.idle.set()
 
     async def ask_to_end(self) -> None:
         await self._tell("control", "shutdown_request", {"restart": False})
@@ -137,10 +161,12 @@ class Kernel:
         with trio.move_on_after(_COMPLETE_TIMEOUT):
             reply = await self._ask("shell", "complete_request", {"code": code, "cursor_pos": position})
             matches = reply.get("matches")
-            return tuple(text for text in matches if isinstance(text, str)) if isinstance(matches, list) else ()
+            return (
+                tuple(text for text in matches if isinstance(text, str)) if isinstance(matches, list) else ()
+            )
         return ()
 
-    # -- requests and what comes back ---------------------------------------------------------------------------
+    # -- requests and what comes back ------------------------------------------------------------------------
 
     async def _tell(self, channel: str, kind: str, content: dict[str, Any]) -> None:
         _, frames = self._channels.prepare(kind, content)
@@ -169,21 +195,21 @@ class Kernel:
                 exchange.reply = message.content
                 exchange.replied.set()
 
-    async def _receive_iopub(self, nursery: trio.Nursery) -> None:
+    async def _receive_iopub(self) -> None:
         async for message in self._channels.received("iopub"):
             self._heard_iopub.set()
             if message.kind == "status":
                 self._note_status(message.parent, message.content)
             else:
-                self._print(message, nursery)
+                self._print(message)
 
     def _note_status(self, parent: Header, content: dict[str, Any]) -> None:
         exchange = self._exchanges.get(parent.msg_id)
         if exchange is not None and content.get("execution_state") == "idle":
             exchange.idle.set()
 
-    def _print(self, message: JupyterMessage, nursery: trio.Nursery) -> None:
-        """Output goes to the run it belongs to while that lasts, that of threads left over to the run of now."""
+    def _print(self, message: JupyterMessage) -> None:
+        """Output goes to the run it belongs to while that lasts, that of threads to the run of now."""
         exchange = self._exchanges.get(message.parent.msg_id)
         run = exchange.run if exchange is not None and exchange.run is not None else self._book.current
         for piece in pieces_of(message.kind, message.content):
@@ -193,9 +219,11 @@ class Kernel:
                 was_whole = not run.truncated
                 run.append(piece)
                 if was_whole and run.truncated:
-                    nursery.start_soon(self._stop_over_limit, run)
+                    self._tasks.start_soon(self._stop_over_limit, run)
 
     async def _stop_over_limit(self, run: Run) -> None:
+        # Most programs that print too much come to an end all the same, at about this moment.
+        await trio.sleep(_LIMIT_PATIENCE)
         for _ in range(_LIMIT_INTERRUPTS):
             if run.finished or self._book.current is not run:
                 return

@@ -66,7 +66,7 @@ async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
 
 
 async def _dispose_when_deserted(keeper: Keeper, server: RunnerServer, timeout: float) -> None:
-    """Without any agent for ``timeout`` seconds, end the kernel. The state file stays, to tell a later agent."""
+    """Without any agent for ``timeout`` seconds, end the kernel. The state file stays, for a later agent."""
     while True:
         since = server.deserted_since
         if since is not None and trio.current_time() >= since + timeout:

@@ -1,4 +1,6 @@
-"""From the wish for a kernel to the sandbox it runs in, and from its end to words for a person. Pure but for files."""
+"""From the wish for a kernel to the sandbox it runs in, and from its end to words for a person. Pure but for
+files.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ _ENVIRONMENT = {
 def sandbox_request(spec: KernelSpec, image: ImageSpec, *, strict: bool) -> SandboxRequest:
     """What to ask of the engine. A bootstrap script is laid into the scratch and runs before the kernel."""
     argv = tuple(
-        word.replace("{connection_file}", CONNECTION_FILE_INSIDE).replace("{resource_dir}", image.resource_dir)
+        word.replace("{connection_file}", CONNECTION_FILE_INSIDE).replace(
+            "{resource_dir}", image.resource_dir
+        )
         for word in image.argv
     )
     if spec.bootstrap_script:

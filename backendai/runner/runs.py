@@ -84,8 +84,9 @@ class Run:
     async def read(self, after: int | None, wait: float) -> RunReply:
         """Answer from index ``after``, or from where the last reader that had no index stopped.
 
-        Such a reader comes by request and response, so it is answered once the run ends, wants input, fills a whole
-        reply, or ``wait`` seconds have passed. A reader with an index streams: it is answered soon after anything new.
+        Such a reader comes by request and response, so it is answered once the run ends, wants input, fills a
+        whole reply, or ``wait`` seconds have passed. A reader with an index streams: it is answered soon
+        after anything new.
         """
         start = self._cursor if after is None else after
         with trio.move_on_after(wait):
@@ -115,7 +116,9 @@ class Run:
         )
 
     async def _until(self, start: int, pending: int) -> None:
-        while not self.finished and self.input_options is None and self.journal.pending_since(start) < pending:
+        while (
+            not self.finished and self.input_options is None and self.journal.pending_since(start) < pending
+        ):
             await self._changed.wait()
 
 

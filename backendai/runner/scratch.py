@@ -1,4 +1,6 @@
-"""The files of a kernel: how much they take, and taking them away. Their names and depth are a stranger's choice."""
+"""The files of a kernel: how much they take, and taking them away. Their names and depth are a stranger's
+choice.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class ScratchSize:
 
 
 async def measure(root: str) -> ScratchSize:
-    """Bytes allocated below ``root``, following no links. What changes meanwhile or may not be read is left out."""
+    """Bytes allocated below ``root``, following no links. What changes meanwhile or may not be read is left
+    out.
+    """
     size = entries = 0
     # Directories are opened relative to each other: paths of a hostile tree may be longer than a path can be.
     open_levels: list[tuple[int, Iterator[os.DirEntry[str]]]] = []
@@ -64,7 +68,7 @@ def _descend(levels: list[tuple[int, Iterator[os.DirEntry[str]]]], name: str, pa
 
 async def remove(*paths: str) -> None:
     """Remove trees of any depth and with any permissions. Raises :class:`OSError` when something is left."""
-    paths = tuple(path for path in paths if os.path.lexists(path))
+    paths = _existing(paths)
     command = ["rm", "-rf", "--one-file-system", "--", *paths]
     if not paths:
         return
@@ -72,10 +76,16 @@ async def remove(*paths: str) -> None:
         result = await trio.run_process(command, check=False, stderr=subprocess.DEVNULL)
         if result.returncode != 0:
             # Only an ordinary user meets directories closed against their owner.
-            await trio.run_process(["chmod", "-R", "u+rwx", "--", *paths], check=False, stderr=subprocess.DEVNULL)
+            await trio.run_process(
+                ["chmod", "-R", "u+rwx", "--", *paths], check=False, stderr=subprocess.DEVNULL
+            )
             await trio.run_process(command, check=False, stderr=subprocess.DEVNULL)
-    if left := [path for path in paths if os.path.lexists(path)]:
+    if left := _existing(paths):
         raise OSError(f"cannot remove {', '.join(left)}")
+
+
+def _existing(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(path for path in paths if os.path.lexists(path))
 
 
 async def make_fresh(directory: str) -> None:

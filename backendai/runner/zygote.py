@@ -1,10 +1,10 @@
 """A process that has everything a runner needs loaded, and forks runners in milliseconds.
 
-Started by the agent, one per agent. Memory that runners never change stays shared with it. It ends with the agent;
-the runners it forked do not: they are detached, in sessions of their own.
+Started by the agent, one per agent. Memory that runners never change stays shared with it. It ends with the
+agent; the runners it forked do not: they are detached, in sessions of their own.
 
-Between agent and zygote: one line per request (the directory), one line per answer (``ok <pid>`` or
-``failed <why>``), strictly in turns.
+Between agent and zygote: one line per request (the directory), one line per answer (``ok <pid>`` or ``failed
+<why>``), strictly in turns.
 """
 
 from __future__ import annotations
@@ -52,13 +52,14 @@ class RunnerZygote:
     async def spawn(self, directory: Path, spec: RunnerSpec) -> RunnerClient:
         """Start a runner in ``directory`` (made when missing, 0700) and attach to it.
 
-        Returns as soon as the runner can be spoken to; the kernel is ready after ``RunnerClient.wait_ready()``.
-        Raises :class:`ZygoteFailed`, or ``RunnerGone`` when the runner ended at once. When cancelled, the runner
-        may run all the same: the owner of the directory shuts it down or removes it.
+        Returns as soon as the runner can be spoken to; the kernel is ready after
+        ``RunnerClient.wait_ready()``. Raises :class:`ZygoteFailed`, or ``RunnerGone`` when the runner ended
+        at once. When cancelled, the runner may run all the same: the owner of the directory shuts it down or
+        removes it.
         """
-        write_spec(directory, spec)
+        place = write_spec(directory, spec)
         async with self._lock:
-            answer = await self._ask(str(directory.absolute()))
+            answer = await self._ask(place)
         verdict, _, detail = answer.partition(" ")
         if verdict != "ok":
             raise ZygoteFailed(detail)
@@ -91,7 +92,8 @@ class RunnerZygote:
         self.close()
         ours, theirs = socket.socketpair()
         with theirs:
-            # Not through a worker thread: the kernel would take the end of that thread for the death of the parent.
+            # Not through a worker thread: the kernel would take the end of that thread for the death of the
+            # parent.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "backendai.runner.zygote", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -129,12 +131,13 @@ async def open_runner_zygote() -> AsyncIterator[RunnerZygote]:
         zygote.close()
 
 
-def write_spec(directory: Path, spec: RunnerSpec) -> None:
-    """Lay down what the runner is to do, readable by its owner alone."""
+def write_spec(directory: Path, spec: RunnerSpec) -> str:
+    """Lay down what the runner is to do, readable by its owner alone. Returns the absolute path."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(directory / wire.SPEC_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(handle, "wb") as file:
         file.write(msgspec.msgpack.encode(spec))
+    return str(directory.absolute())
 
 
 def _environment() -> dict[str, str]:
@@ -145,7 +148,7 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-# -- the zygote process: plain and synchronous, so that it can fork -------------------------------------------------
+# -- the zygote process: plain and synchronous, so that it can fork ------------------------------------------
 
 
 def main(control_fd: int) -> None:

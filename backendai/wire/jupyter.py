@@ -1,8 +1,8 @@
 """The Jupyter messaging protocol, version 5.3: bytes to records and back, no sockets.
 
-A message on a ZeroMQ socket is ``[identities..., <IDS|MSG>, signature, header, parent header, metadata, content,
-buffers...]``; the signature is an HMAC-SHA256 of the four JSON parts. What arrives comes from a hostile place, so
-everything is bounded and whatever does not fit raises :class:`MalformedJupyterMessage`.
+A message on a ZeroMQ socket is ``[identities..., <IDS|MSG>, signature, header, parent header, metadata,
+content, buffers...]``; the signature is an HMAC-SHA256 of the four JSON parts. What arrives comes from a
+hostile place, so everything is bounded and whatever does not fit raises :class:`MalformedJupyterMessage`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class JupyterCodec:
         self._session = secrets.token_hex(8)
         self._count = 0
 
-    def encode(self, kind: str, content: dict[str, Any], *, parent: bytes = _EMPTY) -> tuple[str, list[bytes]]:
+    def encode(
+        self, kind: str, content: dict[str, Any], *, parent: bytes = _EMPTY
+    ) -> tuple[str, list[bytes]]:
         """A new message of ``kind`` as frames, and its id."""
         self._count += 1
         msg_id = f"{self._session}-{self._count}"

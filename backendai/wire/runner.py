@@ -1,8 +1,9 @@
 """The messages between an agent and the runner of one kernel, over the runner's unix socket.
 
-A frame is a 4-byte big-endian length and a msgpack array ``[request id, message]``. Ids are chosen by the agent and
-come back with the answer, so any number of requests may be under way on one connection; the runner *begins* them
-in the order they were sent. A newer connection takes over from an older one: the old one is closed.
+A frame is a 4-byte big-endian length and a msgpack array ``[request id, message]``. Ids are chosen by the
+agent and come back with the answer, so any number of requests may be under way on one connection; the runner
+*begins* them in the order they were sent. A newer connection takes over from an older one: the old one is
+closed.
 
 The runner's answers are trusted (it is our own process), the socket lies in a directory only we may enter.
 """
@@ -48,10 +49,10 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class RunnerExit(msgspec.Struct, frozen=True, kw_only=True):
     """Why the kernel ended.
 
-    ``reason`` is one of ``self-terminated`` (left by itself with ``exit_code``), ``killed`` (by a signal it brought
-    upon itself, e.g. a segmentation fault; ``exit_code`` is 128 + signal), ``out-of-memory``, ``disk-limit``,
-    ``start-failed``, ``start-timeout``, ``isolation-missing``, ``orphaned``, or what :class:`Shutdown` said.
-    ``detail`` is for a person.
+    ``reason`` is one of ``self-terminated`` (left by itself with ``exit_code``), ``killed`` (by a signal it
+    brought upon itself, e.g. a segmentation fault; ``exit_code`` is 128 + signal), ``out-of-memory``,
+    ``disk-limit``, ``start-failed``, ``start-timeout``, ``isolation-missing``, ``orphaned``, or what
+    :class:`Shutdown` said. ``detail`` is for a person.
     """
 
     reason: str
@@ -68,7 +69,8 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     phase: KernelPhase
     runner_pid: int
-    #: Boot id of the machine and start time of the process, so that a reused pid is not mistaken for the runner.
+    #: Boot id of the machine and start time of the process, so that a reused pid is not mistaken for the
+    #: runner.
     runner_identity: str
     warm: bool = False
     busy: bool = False
@@ -84,7 +86,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
 
-# -- agent to runner --------------------------------------------------------------------------------------------
+# -- agent to runner -----------------------------------------------------------------------------------------
 
 
 class Describe(_Message, frozen=True, kw_only=True):
@@ -131,18 +133,30 @@ class Restart(_Message, frozen=True, kw_only=True):
 
 
 class Shutdown(_Message, frozen=True, kw_only=True):
-    """End the kernel, remove the scratch, answer ``Exited``, end the runner. ``grace`` seconds for the kernel."""
+    """End the kernel, remove the scratch, answer ``Exited``, end the runner. ``grace`` seconds for the
+    kernel.
+    """
 
     reason: str
     grace: float = 0.0
 
 
 RunnerRequest = (
-    Describe | AwaitReady | AwaitExit | Run | Interrupt | Complete | ReadLog | Measure | Assign | Restart | Shutdown
+    Describe
+    | AwaitReady
+    | AwaitExit
+    | Run
+    | Interrupt
+    | Complete
+    | ReadLog
+    | Measure
+    | Assign
+    | Restart
+    | Shutdown
 )
 
 
-# -- runner to agent --------------------------------------------------------------------------------------------
+# -- runner to agent -----------------------------------------------------------------------------------------
 
 
 class State(_Message, frozen=True, kw_only=True):

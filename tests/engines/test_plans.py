@@ -44,7 +44,9 @@ def test_version_2_files_are_written_and_read(tmp_path: Path) -> None:
     group = tmp_path / "one"
     (group / "memory.swap.max").touch()
     groups.set_limits(KernelLimits(cpu=1.5, memory=1 << 20, pids=7))
-    written = {name: (group / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max")}
+    written = {
+        name: (group / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max")
+    }
     assert written == {
         "memory.max": "1048576",
         "memory.swap.max": "0",

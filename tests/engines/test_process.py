@@ -61,10 +61,11 @@ async def test_the_world_inside(kernel_directory: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("OUTER_SECRET", "visible?")
     script = (
         "id -u; hostname; pwd; echo $MARK; env | grep -c OUTER; ls /; ls /home; cat /etc/shadow; ls /root;"
-        "touch /x; touch /etc/x; touch /usr/x; touch /dev/x; touch here && ls; grep -E 'CapBnd|NoNewPrivs' /proc/self/status;"
+        "touch /x; touch /etc/x; touch /usr/x; touch /dev/x; touch here && ls;"
+        "grep -E 'CapBnd|NoNewPrivs' /proc/self/status;"
         "ls /proc | grep -c '^[0-9]'; ls /sys; ls /proc/self/fd"
     )
-    output, exit = await run(request(kernel_directory, script))
+    output, _ = await run(request(kernel_directory, script))
     lines = output.splitlines()
     assert lines[:5] == ["1000", "main1", "/home/work", "yes", "0"]
     assert "CapBnd:\t0000000000000000" in lines
@@ -105,12 +106,16 @@ async def test_memory_file_systems_are_bounded(kernel_directory: Path) -> None:
 
 async def test_the_environment_is_not_on_any_command_line(kernel_directory: Path) -> None:
     environ = {"PATH": "/usr/bin:/bin", "TOKEN": "sesame-1234"}
-    output, _ = await run(request(kernel_directory, "cat /proc/1/cmdline; echo; echo $TOKEN", environ=environ))
+    output, _ = await run(
+        request(kernel_directory, "cat /proc/1/cmdline; echo; echo $TOKEN", environ=environ)
+    )
     assert output.count("sesame-1234") == 1
 
 
 async def test_everything_inside_ends_and_nothing_is_left(kernel_directory: Path) -> None:
-    asked = request(kernel_directory, "setsid sleep 1000 & sleep 1000 & trap '' TERM INT; echo up; sleep 1000")
+    asked = request(
+        kernel_directory, "setsid sleep 1000 & sleep 1000 & trap '' TERM INT; echo up; sleep 1000"
+    )
     engine = ProcessEngine.of_this_host()
     with trio.fail_after(10):
         async with engine.open(asked) as sandbox:

@@ -52,11 +52,17 @@ async def spawn(zygote: RunnerZygote, kernels_directory: Path) -> AsyncIterator[
     clients: list[RunnerClient] = []
 
     async def start(
-        *, limits: KernelLimits | None = None, image: ImageSpec = PYTHON, ready: bool = True, **options: object
+        *,
+        limits: KernelLimits | None = None,
+        image: ImageSpec = PYTHON,
+        ready: bool = True,
+        **options: object,
     ) -> RunnerClient:
         kernel_id = uuid4()
         directory = kernels_directory / str(kernel_id)
-        spec_options = {name: options.pop(name) for name in list(options) if name in KernelSpec.__struct_fields__}
+        spec_options = {
+            name: options.pop(name) for name in list(options) if name in KernelSpec.__struct_fields__
+        }
         kernel = KernelSpec(
             kernel_id=kernel_id,
             session_id=kernel_id,
@@ -102,5 +108,3 @@ async def finish(client: RunnerClient, code: str, *, timeout: float = 30) -> tup
 
 def text_of(items: list[ConsoleItem] | tuple[ConsoleItem, ...], kind: str) -> str:
     return "".join(item.data for item in items if item.kind == kind)
-
-

@@ -19,7 +19,9 @@ from tests.runner.conftest import PYTHON, Spawn, finish, query, text_of
 
 async def test_os_exit_ends_the_run_and_the_kernel(spawn: Spawn) -> None:
     client = await spawn()
-    reply, out, err = await finish(client, "import os, time\nprint('before', flush=True)\ntime.sleep(0.2)\nos._exit(7)")
+    reply, out, err = await finish(
+        client, "import os, time\nprint('before', flush=True)\ntime.sleep(0.2)\nos._exit(7)"
+    )
     assert (reply.status, reply.exit_code) == (RunStatus.FINISHED, 130)
     assert out == "before\n"
     assert "exited with code 7" in err
@@ -73,7 +75,7 @@ async def test_memory_beyond_the_limit_ends_the_kernel_with_its_reason(spawn: Sp
 
 async def test_a_fork_bomb_stays_inside_and_ends_with_the_kernel(spawn: Spawn) -> None:
     client = await spawn(limits=KernelLimits(pids=40))
-    code = "import os\ntry:\n    while True:\n        os.fork()\nexcept OSError as error:\n    print(error.errno)"
+    code = "import os\ntry:\n    while True:\n        os.fork()\nexcept OSError: pass"
     await client.run(query(code, wait=1.0))
     state = await client.describe()
     stat = await client.stat()
@@ -83,7 +85,9 @@ async def test_a_fork_bomb_stays_inside_and_ends_with_the_kernel(spawn: Spawn) -
     assert exit.reason == "enough"
     await client.aclose()
     assert not client.directory.exists()
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and _in_group_of(pid, str(state.kernel_id))]
+    assert not [
+        pid for pid in os.listdir("/proc") if pid.isdigit() and _in_group_of(pid, str(state.kernel_id))
+    ]
 
 
 def _in_group_of(pid: str, kernel_id: str) -> bool:
@@ -109,7 +113,9 @@ async def test_files_beyond_the_limit(spawn: Spawn) -> None:
 
 
 async def test_a_kernel_that_cannot_start_says_why(spawn: Spawn) -> None:
-    image = msgspec.structs.replace(PYTHON, argv=(sys.executable, "-c", "import sys; sys.exit('no such luck')"))
+    image = msgspec.structs.replace(
+        PYTHON, argv=(sys.executable, "-c", "import sys; sys.exit('no such luck')")
+    )
     client = await spawn(image=image, ready=False)
     with pytest.raises(KernelNotReady) as caught, trio.fail_after(10):
         await client.wait_ready()

@@ -24,7 +24,9 @@ async def test_a_kernel_answers_in_the_ways_of_the_contract(spawn: Spawn) -> Non
 
 
 async def _results_and_streams(client: RunnerClient) -> None:
-    reply, out, err = await finish(client, "import sys\nprint('a'); print('b', file=sys.stderr); print('c')\n6*7")
+    reply, out, err = await finish(
+        client, "import sys\nprint('a'); print('b', file=sys.stderr); print('c')\n6*7"
+    )
     assert (reply.status, reply.exit_code) == (RunStatus.FINISHED, 0)
     assert out == "a\nc\n42\n"
     assert err == "b\n"
@@ -107,7 +109,9 @@ async def _runs_are_serialised_and_repeatable(client: RunnerClient) -> None:
     assert sorted(order) == list(range(8))
     counted = query("count = globals().get('count', 0) + 1; count")
     assert text_of((await client.run(counted)).items, "stdout") == "1\n"
-    repeated = await client.run(RunRequest(run_id=counted.run_id, mode=RunMode.QUERY, code=counted.code, after=0))
+    repeated = await client.run(
+        RunRequest(run_id=counted.run_id, mode=RunMode.QUERY, code=counted.code, after=0)
+    )
     assert repeated.status is RunStatus.FINISHED
     assert text_of(repeated.items, "stdout") == "1\n"
 
@@ -183,6 +187,22 @@ async def test_interrupt_ends_a_busy_loop_and_the_kernel_lives(spawn: Spawn) -> 
     await client.interrupt()
     reply = await client.run(RunRequest(run_id=asleep.run_id, mode=RunMode.CONTINUE, wait=10.0))
     assert reply.status is RunStatus.FINISHED
+
+
+async def test_an_interrupt_at_the_wrong_moment_loses_no_run(spawn: Spawn) -> None:
+    client = await spawn()
+
+    async def interrupt(delay: float) -> None:
+        await trio.sleep(delay)
+        await client.interrupt()
+
+    for number in range(12):
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interrupt, number * 0.0007)
+                reply = await client.run(query("print('x' * 100_000)", wait=8.0))
+            assert reply.status is RunStatus.FINISHED
+    assert (await finish(client, "1+1"))[1] == "2\n"
 
 
 async def test_the_log_keeps_what_was_printed_after_runs(spawn: Spawn) -> None:
