@@ -8,6 +8,7 @@ the host can read command lines.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,33 +23,22 @@ _USER_INSIDE = "work"
 
 #: Top-level directories of a system, either symbolic links into /usr or directories of their own.
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-#: Files that programs expect and that tell nothing. Never a directory of which we do not know the content.
-_ETC = (
-    "alternatives",
-    "ca-certificates",
-    "debian_version",
-    "fonts",
-    "gai.conf",
-    "inputrc",
+#: What programs expect in /etc and that tells nothing. Files are copied: that is much cheaper than a mount each.
+_ETC_FILES = (
     "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
     "localtime",
-    "magic",
     "mime.types",
     "nsswitch.conf",
     "os-release",
-    "pki/ca-trust",
-    "pki/tls/certs",
     "protocols",
-    "redhat-release",
     "services",
-    "ssl/certs",
     "ssl/openssl.cnf",
-    "terminfo",
     "timezone",
 )
+#: Never a directory of which we do not know the content.
+_ETC_DIRECTORIES = ("alternatives", "fonts", "pki/ca-trust", "pki/tls/certs", "ssl/certs")
+#: Bytes of the largest file copied.
+_ETC_MAX = 1 << 20
 #: Parts of an installation prefix that is no environment of its own (such as ~/.local): only these are shown.
 _PREFIX_PARTS = ("bin", "lib", "lib64", "libexec", "include", "share/jupyter")
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
@@ -62,7 +52,7 @@ class Plan:
     """Options for bwrap, with host paths kept apart so that the launcher can put them where a plain user may
     go.
 
-    ``arguments`` refers to ``sources`` by index. ``files`` are small generated files: destination to content.
+    ``arguments`` refers to ``sources`` by index. ``files`` are small files: destination and content.
     """
 
     arguments: list[str | int] = field(default_factory=list)
@@ -116,10 +106,15 @@ def _add_system(plan: Plan, network: bool) -> None:
             plan.add("--symlink", os.readlink(path), name)
         elif path.is_dir():
             plan.bind("--ro-bind", path, name)
-    for name in (*_ETC, *(("resolv.conf",) if network else ())):
+    for name in _ETC_DIRECTORIES:
         path = Path("/etc", name)
-        if path.exists():
+        if path.is_dir():
             plan.bind("--ro-bind", path.resolve(), str(path))
+    for name in (*_ETC_FILES, *(("resolv.conf",) if network else ())):
+        path = Path("/etc", name)
+        if path.is_file() and path.stat().st_mode & stat.S_IROTH:
+            with path.open("rb") as file:
+                plan.files.append((str(path), file.read(_ETC_MAX)))
     plan.add("--proc", "/proc", "--dev", "/dev")
 
 

@@ -13,6 +13,7 @@ import ctypes
 import json
 import os
 import resource
+import stat
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -68,12 +69,12 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
         info_read, info_write = _pipe(ours, theirs)
         block_read, block_write = _pipe(theirs, ours)
         stage = _Stage(plan.sources) if constraints.uid is not None else None
-        places = stage.places if stage else [str(path.absolute()) for path in plan.sources]
+        places = stage.places if stage else [os.path.abspath(path) for path in plan.sources]
         options: list[str] = []
         passed = [info_write, block_read]
         for destination, content in plan.files:
             passed.append(_memory_file(theirs, content))
-            options += ["--ro-bind-data", str(passed[-1]), destination]
+            options += ["--perms", "0644", "--file", str(passed[-1]), destination]
         options += plan.resolve(places)
         options += ["--info-fd", str(info_write), "--block-fd", str(block_read)]
         passed.append(_memory_file(theirs, b"".join(os.fsencode(word) + b"\0" for word in options)))
@@ -143,19 +144,30 @@ def _become(constraints: Constraints, stage: _Stage | None) -> None:
 
 
 class _Stage:
-    """The sources, and bwrap itself, bound below one directory anybody may enter; in the child's namespace
-    only.
+    """Sources an unprivileged user could not reach, bound below one directory anybody may enter.
+
+    Only in the child's own mount namespace. bwrap itself may be such a source.
     """
 
     def __init__(self, sources: Sequence[Path]) -> None:
+        self._binds: list[tuple[str, str]] = []
+        self.places = [self._place(os.path.abspath(path), f"{_STAGE}/{n}") for n, path in enumerate(sources)]
         program = bubblewrap.executable()
         package = program.parents[1]
-        #: bwrap looks for its library beside its package.
+        # bwrap looks for its library beside its package.
         libraries = package.with_name(package.name + ".libs")
-        self._binds = [(path, f"{_STAGE}/{index}") for index, path in enumerate(sources)]
-        self.places = [place for _, place in self._binds]
-        self.bwrap = f"{_STAGE}/{package.name}/{program.relative_to(package)}"
-        self._binds += [(path, f"{_STAGE}/{path.name}") for path in (package, libraries) if path.exists()]
+        self.bwrap = str(program)
+        if not _reachable(str(program)):
+            self._binds += [
+                (str(path), f"{_STAGE}/{path.name}") for path in (package, libraries) if path.exists()
+            ]
+            self.bwrap = f"{_STAGE}/{package.name}/{program.relative_to(package)}"
+
+    def _place(self, path: str, staged: str) -> str:
+        if _reachable(path):
+            return path
+        self._binds.append((path, staged))
+        return staged
 
     def build(self) -> None:
         if _libc.unshare(_CLONE_NEWNS) != 0:
@@ -170,6 +182,17 @@ class _Stage:
             else:
                 os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
             _mount(source, place, None, _MS_BIND | _MS_REC)
+
+
+def _reachable(path: str) -> bool:
+    """Whether anybody may walk to ``path``, and the stage does not cover it."""
+    real = Path(os.path.realpath(path))
+    if real.is_relative_to(_STAGE):
+        return False
+    try:
+        return all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
+    except OSError:  # not there: whoever binds it will say so
+        return False
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
