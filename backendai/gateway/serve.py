@@ -49,6 +49,17 @@ def load_config(max_message: int) -> Config:
     return config
 
 
+class _Connection(TCPServer):
+    """Hypercorn's, but one that its client has closed ends then, not when it has been idle for long enough.
+
+    Over TLS clients wait for our side of the goodbye; the official ones for up to 30 seconds.
+    """
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """A listening socket, with the certificate to be used on it if it is for HTTPS."""
@@ -147,7 +158,7 @@ class HttpServer:
         top = stream if tls is None else trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         self._open.add(stream)
         try:
-            await TCPServer(self._wrapped, self._config, self._context, ConnectionState({}), top)  # type: ignore[arg-type]
+            await _Connection(self._wrapped, self._config, self._context, ConnectionState({}), top)  # type: ignore[arg-type]
         except Exception:
             # Whatever a peer provoked in the protocol code, it ends its own connection only.
             log.warning("connection failed", exc_info=True)
