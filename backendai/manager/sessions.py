@@ -125,7 +125,7 @@ class SessionService:
         return await self._live_stats.refresh(record)
 
     async def match(self, owner: Principal, prefix: str) -> list[dict[str, str]]:
-        """Everything that ``prefix`` may mean, dead sessions included, at most ten: ``{id, name, status}``."""
+        """All that ``prefix`` may mean, dead sessions included, at most ten: ``{id, name, status}``."""
         found = await store.find(self._database, owner.access_key, prefix, stale=True)
         return [
             {
@@ -154,29 +154,35 @@ class SessionService:
             raise BadRequest("Can't change name of not running session")
 
     async def restart(self, owner: Principal, ref: str) -> None:
-        """New processes on the same files, for all kernels; returns once the agents have accepted.
+        """New processes on the same files, for all kernels; returns once they run, so that the next request
+        finds them.
 
-        Raises :class:`KernelRestartFailed`.
+        A restart that takes longer than a call to an agent may is not waited for. Raises
+        :class:`KernelRestartFailed`.
         """
         found = await self.locate(owner, ref)
-        applied = await self._transitions.apply(
-            found.record.session_id, RestartWanted(), whole_session=True, check=_check_running
-        )
-        if applied is None:
-            raise ObjectNotFound("session")
-        for kernel in applied.before.kernels:
-            target = AgentAddress(kernel.address or "", kernel.public_key)
-            try:
-                answer = await self._agents.call(
-                    target, RestartKernel(kernel_id=kernel.id), timeout=self._timeout
-                )
-            except AgentUnreachable as error:
-                raise KernelRestartFailed(
-                    agent_details={"type": "unreachable", "title": error.why}
-                ) from error
-            if isinstance(answer, Refused):
-                await self._reconciler.apply(kernel.id, Broke(f"agent-error ({answer.code})"))
-                raise KernelRestartFailed(agent_details={"type": answer.code, "title": answer.msg})
+        session_id = found.record.session_id
+        with self._board.watch(session_id) as changes:
+            applied = await self._transitions.apply(
+                session_id, RestartWanted(), whole_session=True, check=_check_running
+            )
+            if applied is None:
+                raise ObjectNotFound("session")
+            for kernel in applied.before.kernels:
+                await self._order_restart(kernel.id, AgentAddress(kernel.address or "", kernel.public_key))
+            status = await _await_start(changes, self._timeout)
+        if status in DEAD or status == SessionStatus.ERROR:
+            raise KernelRestartFailed(f"The session is {status} now.")
+
+    async def _order_restart(self, kernel_id: UUID, target: AgentAddress) -> None:
+        try:
+            message = RestartKernel(kernel_id=kernel_id)
+            answer = await self._agents.call(target, message, timeout=self._timeout)
+        except AgentUnreachable as error:
+            raise KernelRestartFailed(agent_details={"type": "unreachable", "title": error.why}) from error
+        if isinstance(answer, Refused):
+            await self._reconciler.apply(kernel_id, Broke(f"agent-error ({answer.code})"))
+            raise KernelRestartFailed(agent_details={"type": answer.code, "title": answer.msg})
 
     async def destroy(
         self,
