@@ -40,13 +40,7 @@ class Book:
 
         async def lift(connection: asyncpg.Connection) -> None:
             await connection.execute("UPDATE keypair_resource_policies SET max_concurrent_sessions = 1000")
-            await connection.execute(
-                """
-                WITH changed AS (UPDATE keypairs SET rate_limit = $1 RETURNING access_key)
-                SELECT pg_notify('keypair', access_key) FROM changed
-                """,
-                NO_LIMIT,
-            )
+            await connection.execute("UPDATE keypairs SET rate_limit = $1", NO_LIMIT)
 
         self._do(lift)
 
