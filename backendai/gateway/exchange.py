@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from backendai.core.errors import BackendError
+from backendai.core.errors import BackendError, Forbidden
 from backendai.gateway.body import ClientGone, Receive, read_body
 from backendai.gateway.call import Header, Reply, StreamReply
 from backendai.gateway.edge import UNMATCHED, Edge, Request, rate_headers
-from backendai.gateway.errors import fault, problem
+from backendai.gateway.errors import MethodNotAllowed, fault, problem
 from backendai.gateway.logs import current_request
 
 Send = Callable[[Any], Awaitable[None]]
@@ -73,9 +73,11 @@ class HttpExchange:
 
     def _preflight(self) -> Reply:
         headers = self._request.headers
-        self._edge.router.match(
-            self._request.path, headers.get("access-control-request-method", "GET").upper()
-        )
+        wanted = headers.get("access-control-request-method", "").upper()
+        try:
+            self._edge.router.match(self._request.path, wanted)
+        except MethodNotAllowed:
+            raise Forbidden("CORS preflight request failed") from None
         return self._edge.cross_origin.preflight(headers)
 
     async def _guarded(self, step: Callable[[], Awaitable[T]]) -> T | Reply:

@@ -17,8 +17,17 @@ NAME_PATTERN = r"(?=.{4,64}\Z)\w[\w.-]*\w"
 _RESERVED_NAMES = frozenset({"from-template"})
 _ARCHITECTURES = {"arm64": "aarch64", "amd64": "x86_64", "x64": "x86_64", "x32": "x86", "i686": "x86"}
 _MAX_SCRIPT = 64 << 10
-_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_PART = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([a-z]*)\s*", re.ASCII)
+_UNITS = {
+    **dict.fromkeys(("w", "week", "weeks"), 604800),
+    **dict.fromkeys(("d", "day", "days"), 86400),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
+}
+_NUMBER = r"\d{1,9}(?:\.\d{1,6})?"
+_BARE_SECONDS = re.compile(_NUMBER, re.ASCII)
+_DURATION = re.compile(rf"(?:{_NUMBER}\s*[a-z]+\s*)+", re.ASCII)
+_PART = re.compile(rf"({_NUMBER})\s*([a-z]+)", re.ASCII)
 
 
 def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime) -> SessionWish:
@@ -113,16 +122,13 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("value is not a duration")
     text = str(value).strip().lower()
-    total, position = 0.0, 0
-    while position < len(text):
-        part = _PART.match(text, position)
-        if part is None:
-            raise ValueError("value is not a duration")
-        unit = part[2][:1] or "s"
+    if _BARE_SECONDS.fullmatch(text):
+        return float(text)
+    if len(text) > 64 or not _DURATION.fullmatch(text):
+        raise ValueError("value is not a duration")
+    total = 0.0
+    for number, unit in _PART.findall(text):
         if unit not in _UNITS:
             raise ValueError("value is not a duration")
-        total += float(part[1]) * _UNITS[unit]
-        position = part.end()
-    if not text:
-        raise ValueError("value is not a duration")
+        total += float(number) * _UNITS[unit]
     return total

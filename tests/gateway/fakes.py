@@ -19,7 +19,6 @@ from backendai.core.ids import AccessKey
 from backendai.core.kernel import KernelStat
 from backendai.core.session import (
     ClusterMode,
-    EventFilter,
     SessionCreated,
     SessionEvent,
     SessionRecord,
@@ -29,6 +28,7 @@ from backendai.core.session import (
     SessionWish,
 )
 from backendai.gateway.services import Services
+from backendai.manager.events import EventFilter
 from backendai.supervision.broadcast import Broadcast
 
 SESSION_ID = UUID("11111111-2222-3333-4444-555555555555")

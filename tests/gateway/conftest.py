@@ -1,0 +1,48 @@
+"""A gateway on a real socket over fake services, and a client that signs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import trio
+from fakes import Fakes
+from gateway_client import SigningClient
+
+from backendai.gateway.app import Gateway, create_app
+from backendai.gateway.edge import HttpOptions
+from backendai.gateway.serve import HttpServer, bind, load_config
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+@pytest.fixture
+def options() -> HttpOptions:
+    return HttpOptions(max_body=10_000, body_timeout=0.3)
+
+
+@pytest.fixture
+def app(fakes: Fakes, options: HttpOptions) -> Gateway:
+    return create_app(fakes.services(), options)
+
+
+@pytest.fixture
+async def port(app: Gateway, nursery: trio.Nursery) -> AsyncIterator[int]:
+    config = load_config(1 << 20)
+    config.keep_alive_timeout = 0.5
+    binding = bind("127.0.0.1", 0, config)
+    number = binding.port
+    server = HttpServer(app, config, [binding], grace=0.3)
+    await nursery.start(server.run)
+    yield number
+    nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def client(port: int) -> AsyncIterator[SigningClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+        yield SigningClient(http)
