@@ -60,6 +60,14 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     cluster_hostname: str = "main1"
 
 
+class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that a kernel can run, as the API names it. ``protocol``: ``tcp``, ``http`` or ``preopen``."""
+
+    name: str
+    protocol: str
+    ports: tuple[int, ...]
+
+
 class KernelPhase(StrEnum):
     """What an agent knows of a kernel; the manager's richer status is in ``core.session``."""
 
@@ -83,6 +91,7 @@ class KernelFacts(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, float] = {}
     exit_code: int | None = None
     exit_reason: str | None = None
+    service_ports: tuple[ServicePort, ...] = ()
 
 
 class KernelStat(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,8 @@ Two channels, both ZeroMQ with CURVE:
   fact about a kernel made pointless is no longer sent.
 * **calls**: every gateway process connects a DEALER to the agent's ROUTER. One frame pair
   ``[call id (8 bytes), message]`` each way; calls about one kernel are handled in the order they came.
+  An :class:`OpenStream` that was answered with :class:`StreamOpened` makes its call id the name of a stream,
+  whose frames ``[call id, kind, payload]`` follow both ways; see ``wire.streams``.
 
 Encoding is msgpack by msgspec, tagged by class name; decoding refuses unknown tags and wrong types.
 """
@@ -20,7 +22,9 @@ from uuid import UUID
 import msgspec
 
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
-from backendai.core.kernel import ImageSpec, KernelFacts, KernelSpec, KernelStat
+from backendai.core.files import FileListing
+from backendai.core.kernel import ImageSpec, KernelFacts, KernelSpec, KernelStat, ServicePort
+from backendai.wire.streams import StreamTarget
 
 #: Raised on any incompatible change. An agent that speaks another one is refused with a clear reason.
 LINK_VERSION = 1
@@ -193,12 +197,58 @@ class ReadLogs(_Message, frozen=True, kw_only=True):
     limit: int = 10 << 20
 
 
+class ListFiles(_Message, frozen=True, kw_only=True):
+    """``path`` is relative to the kernel's home directory, or absolute and below it."""
+
+    kernel_id: UUID
+    path: str = "."
+
+
+class OpenStream(_Message, frozen=True, kw_only=True):
+    """Answered with ``StreamOpened`` once the target is reached."""
+
+    kernel_id: UUID
+    target: StreamTarget
+
+
+class StartService(_Message, frozen=True, kw_only=True):
+    """Have the named service listen on ``port``, or on its first one. Repeating it is harmless."""
+
+    kernel_id: UUID
+    name: str
+    port: int | None = None
+    environ: dict[str, str] = {}
+    #: Option to nothing, one value or several.
+    arguments: dict[str, str | tuple[str, ...] | None] = {}
+
+
+class StopService(_Message, frozen=True, kw_only=True):
+    kernel_id: UUID
+    name: str
+
+
+class ListServices(_Message, frozen=True, kw_only=True):
+    kernel_id: UUID
+
+
 class Ping(_Message, frozen=True, kw_only=True):
     pass
 
 
 AgentCall = (
-    CreateKernel | DestroyKernel | RestartKernel | RunCode | InterruptKernel | CompleteCode | ReadLogs | Ping
+    CreateKernel
+    | DestroyKernel
+    | RestartKernel
+    | RunCode
+    | InterruptKernel
+    | CompleteCode
+    | ReadLogs
+    | ListFiles
+    | OpenStream
+    | StartService
+    | StopService
+    | ListServices
+    | Ping
 )
 
 
@@ -223,17 +273,47 @@ class Logs(_Message, frozen=True, kw_only=True):
     truncated: bool = False
 
 
+class Files(_Message, frozen=True, kw_only=True):
+    listing: FileListing
+
+
+class StreamOpened(_Message, frozen=True, kw_only=True):
+    pass
+
+
+class ServiceStarted(_Message, frozen=True, kw_only=True):
+    """``port`` listens inside the kernel."""
+
+    port: int
+
+
+class Services(_Message, frozen=True, kw_only=True):
+    ports: tuple[ServicePort, ...]
+
+
 class Refused(_Message, frozen=True, kw_only=True):
     """``code`` is ``no-such-kernel``, ``no-such-image``, ``no-capacity``, ``busy``, ``kernel-exited`` or
     ``failed``, or what the runner refused a run with: ``no-such-run``, ``not-waiting-input``,
-    ``bad-request``, ``unsupported``.
+    ``bad-request``, ``unsupported``. A stream can also be refused with the codes of ``wire.streams.Closed``
+    and with ``too-many-streams``, a service with ``no-such-service`` or ``timeout``.
     """
 
     code: str
     msg: str = ""
 
 
-AgentAnswer = Done | Destroyed | RunAnswered | Completions | Logs | Refused
+AgentAnswer = (
+    Done
+    | Destroyed
+    | RunAnswered
+    | Completions
+    | Logs
+    | Files
+    | StreamOpened
+    | ServiceStarted
+    | Services
+    | Refused
+)
 
 T = TypeVar("T")
 

@@ -5,6 +5,10 @@ agent and come back with the answer, so any number of requests may be under way 
 *begins* them in the order they were sent. A newer connection takes over from an older one: the old one is
 closed.
 
+A connection whose first request is :class:`OpenStream` is another matter: it displaces nobody and carries one
+stream. The request is answered as any other, with ``StreamOpened`` or ``Refusal``; then both ends send
+frames of the same form whose body is a frame of ``wire.streams`` without a request id.
+
 The runner's answers are trusted (it is our own process), the socket lies in a directory only we may enter.
 """
 
@@ -17,10 +21,14 @@ from uuid import UUID
 import msgspec
 
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
-from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec, KernelStat
+from backendai.core.files import FileListing
+from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec, KernelStat, ServicePort
+from backendai.wire.streams import CHUNK_BYTES, StreamFrame, StreamTarget
 
 #: Largest frame either side accepts; a reply's items are bounded to far less.
 MAX_FRAME_BYTES = 16 << 20
+#: Largest frame of a stream.
+MAX_STREAM_FRAME_BYTES = CHUNK_BYTES + 4096
 _LENGTH = struct.Struct("!I")
 
 #: Files of a kernel's directory.
@@ -141,6 +149,33 @@ class Shutdown(_Message, frozen=True, kw_only=True):
     grace: float = 0.0
 
 
+class ListFiles(_Message, frozen=True, kw_only=True):
+    path: str
+
+
+class OpenStream(_Message, frozen=True, kw_only=True):
+    """The first request of a connection of its own."""
+
+    target: StreamTarget
+
+
+class StartService(_Message, frozen=True, kw_only=True):
+    """Answered with ``ServiceStarted`` once the port takes connections."""
+
+    name: str
+    port: int | None = None
+    environ: dict[str, str] = {}
+    arguments: dict[str, str | tuple[str, ...] | None] = {}
+
+
+class StopService(_Message, frozen=True, kw_only=True):
+    name: str
+
+
+class ListServices(_Message, frozen=True, kw_only=True):
+    pass
+
+
 RunnerRequest = (
     Describe
     | AwaitReady
@@ -153,6 +188,11 @@ RunnerRequest = (
     | Assign
     | Restart
     | Shutdown
+    | ListFiles
+    | OpenStream
+    | StartService
+    | StopService
+    | ListServices
 )
 
 
@@ -188,21 +228,52 @@ class Accepted(_Message, frozen=True, kw_only=True):
     pass
 
 
+class Files(_Message, frozen=True, kw_only=True):
+    listing: FileListing
+
+
+class StreamOpened(_Message, frozen=True, kw_only=True):
+    pass
+
+
+class ServiceStarted(_Message, frozen=True, kw_only=True):
+    port: int
+
+
+class Services(_Message, frozen=True, kw_only=True):
+    ports: tuple[ServicePort, ...]
+
+
 class Refusal(_Message, frozen=True, kw_only=True):
     """``code``: ``kernel-exited``, ``not-ready``, ``no-such-run``, ``not-waiting-input``, ``unsupported``,
-    ``bad-request``, ``busy``, ``not-warm``, ``assign-failed``, ``too-many-runs``."""
+    ``bad-request``, ``busy``, ``not-warm``, ``assign-failed``, ``too-many-runs``; for streams also the codes
+    of ``wire.streams.Closed`` and ``too-many-streams``, for services ``no-such-service`` and ``timeout``."""
 
     code: str
     msg: str = ""
 
 
-RunnerAnswer = State | Exited | RunAnswer | Completed | Log | Measured | Accepted | Refusal
+RunnerAnswer = (
+    State
+    | Exited
+    | RunAnswer
+    | Completed
+    | Log
+    | Measured
+    | Accepted
+    | Files
+    | StreamOpened
+    | ServiceStarted
+    | Services
+    | Refusal
+)
 
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(tuple[int, RunnerRequest])
 _answers = msgspec.msgpack.Decoder(tuple[int, RunnerAnswer])
+_stream_frames: msgspec.msgpack.Decoder[StreamFrame] = msgspec.msgpack.Decoder(StreamFrame)
 
 
 class BrokenFrame(Exception):
@@ -211,6 +282,11 @@ class BrokenFrame(Exception):
 
 def encode_frame(request_id: int, message: RunnerRequest | RunnerAnswer) -> bytes:
     body = _encoder.encode((request_id, message))
+    return _LENGTH.pack(len(body)) + body
+
+
+def encode_stream_frame(frame: StreamFrame) -> bytes:
+    body = _encoder.encode(frame)
     return _LENGTH.pack(len(body)) + body
 
 
@@ -233,11 +309,16 @@ class FrameBuffer:
         body = self._cut()
         return None if body is None else _decode(_answers, body)
 
-    def _cut(self) -> bytes | None:
+    def next_stream_frame(self) -> StreamFrame | None:
+        """As the others, once the connection carries a stream."""
+        body = self._cut(MAX_STREAM_FRAME_BYTES)
+        return None if body is None else _decode(_stream_frames, body)
+
+    def _cut(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
         if len(self._data) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._data)
-        if length > MAX_FRAME_BYTES:
+        if length > limit:
             raise BrokenFrame(f"frame of {length} bytes")
         end = _LENGTH.size + length
         if len(self._data) < end:
