@@ -1,0 +1,199 @@
+"""Put the manager together: resources, services, loops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+import trio
+
+from backendai.bridges.postgres import Database, DatabaseUnavailable, open_database
+from backendai.bridges.redis import open_redis
+from backendai.core.lifecycle import Deadlines
+from backendai.manager.accounts import AccountService
+from backendai.manager.creation import SessionCreation
+from backendai.manager.directory import DirectoryService
+from backendai.manager.enrollment import Enrollment
+from backendai.manager.events import EventService
+from backendai.manager.execution import ExecutionService
+from backendai.manager.fleet import Fleet
+from backendai.manager.health import HealthService
+from backendai.manager.image_service import ImageService
+from backendai.manager.lease import Lease
+from backendai.manager.link import AgentCaller, open_agent_links
+from backendai.manager.listener import FactListener
+from backendai.manager.live_stats import HeardStats, LiveStats
+from backendai.manager.notices import NoticeBoard
+from backendai.manager.presence import Presence
+from backendai.manager.rate import RateLimiter
+from backendai.manager.reconciler import Reconciler
+from backendai.manager.scheduler import Scheduler
+from backendai.manager.sessions import SessionService
+from backendai.manager.settings import ManagerSettings
+from backendai.manager.status import ManagerStatusService
+from backendai.manager.sweeper import Sweeper
+from backendai.manager.transitions import Transitions
+from backendai.storage.leases import LeaseLost
+from backendai.supervision.periodic import periodic
+
+log = structlog.get_logger(__name__)
+
+#: The lease for everything that one process of an installation does for all.
+LEASE = "manager"
+_FLUSH_INTERVAL = timedelta(seconds=3)
+#: Seconds before the loops start anew after the database was lost.
+_RETRY_AFTER = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manager:
+    """The services of one process, and the loops they need. Made by :func:`open_manager`."""
+
+    settings: ManagerSettings
+    database: Database
+    accounts: AccountService
+    sessions: SessionService
+    execution: ExecutionService
+    events: EventService
+    status: ManagerStatusService
+    rate: RateLimiter
+    health: HealthService
+    images: ImageService
+    live_stats: LiveStats
+    directory: DirectoryService
+    enrollment: Enrollment
+    # -- what runs
+    board: NoticeBoard
+    reconciler: Reconciler
+    scheduler: Scheduler
+    fleet: Fleet
+    presence: Presence
+    sweeper: Sweeper
+    #: None leaves agents unheard: tests that stand in for them.
+    listener: FactListener | None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run all loops until cancelled; ``started`` once notices are heard and the lease was tried for.
+
+        When the database, and with it the notices, is lost, all loops end and start anew until it is back.
+        Any other error travels up: it is a bug.
+        """
+        told = task_status
+        while True:
+            try:
+                await self._run_once(told)
+            except* (DatabaseUnavailable, LeaseLost) as errors:
+                log.error("manager.loops-ended", why=[str(error) for error in errors.exceptions])
+            told = trio.TASK_STATUS_IGNORED
+            await trio.sleep(_RETRY_AFTER)
+
+    async def _run_once(self, task_status: trio.TaskStatus[None]) -> None:
+        lease = Lease(self.database, LEASE, self.settings.process_id, self.settings.lease_ttl)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.board.run, name="notices")
+            await nursery.start(self.status.run, name="status")
+            await nursery.start(self.reconciler.run, name="reconciler")
+            nursery.start_soon(self._flush_counts, name="query counts")
+            await nursery.start(lease.run, self._duties, name="lease")
+            task_status.started()
+
+    async def _duties(self, token: int) -> None:
+        """What only the holder of the lease does."""
+        settings = self.settings
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.presence.run, self.board.sessions, name="presence")
+            await nursery.start(self.fleet.run, self.board.keys_changed, name="fleet")
+            if self.listener is not None:
+                await nursery.start(self.listener.run, name="fact listener")
+            nursery.start_soon(
+                self.scheduler.run,
+                token,
+                settings.scheduler_interval,
+                self.board.work_waits,
+                name="scheduler",
+            )
+            nursery.start_soon(self.sweeper.run, settings.sweep_interval, name="sweeper")
+
+    async def _flush_counts(self) -> None:
+        async def flush() -> None:
+            await self.accounts.flush_queries()
+            await self.execution.flush_queries()
+
+        await periodic(_FLUSH_INTERVAL, flush, name="query counts")
+
+
+@asynccontextmanager
+async def open_manager(
+    settings: ManagerSettings, *, agents: AgentCaller | None = None, listen: bool = True
+) -> AsyncIterator[Manager]:
+    """Open the manager of this process; :meth:`Manager.run` has to run while it is used.
+
+    Needs the asyncio loop and a migrated database. ``agents`` and ``listen=False`` replace the ZeroMQ links,
+    for tests. Raises :class:`DatabaseUnavailable` when the database cannot be reached; Redis may be missing.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            open_database(settings.database_url.reveal(), max_size=settings.database_pool)
+        )
+        redis_url = settings.redis_url.reveal()
+        kernel_stats, agent_presence, session_ids, rates = [
+            await stack.enter_async_context(open_redis(redis_url, number)) for number in (1, 2, 3, 4)
+        ]
+        if agents is None:
+            agents = await stack.enter_async_context(open_agent_links(settings.keys))
+        call_timeout = settings.call_timeout.total_seconds()
+        deadlines = Deadlines(settings.pending_timeout, settings.start_timeout, settings.terminate_timeout)
+
+        accounts = AccountService(database)
+        board = NoticeBoard(database, accounts)
+        images = ImageService(database)
+        transitions = Transitions(database, deadlines)
+        reconciler = Reconciler(database, transitions, agents, call_timeout)
+        heard = HeardStats()
+        live_stats = LiveStats(heard, kernel_stats, agent_presence)
+        presence = Presence(heard, kernel_stats, agent_presence, session_ids)
+        fleet = Fleet(
+            database,
+            reconciler,
+            presence,
+            encrypted=settings.keys is not None,
+            heartbeat_interval=settings.heartbeat_interval,
+            lost_after=settings.agent_lost_after,
+        )
+        sessions = SessionService(
+            database,
+            SessionCreation(database, images, deadlines),
+            transitions,
+            reconciler,
+            agents,
+            board,
+            live_stats,
+            call_timeout,
+        )
+        rate = RateLimiter(rates)
+        listener = FactListener(fleet, settings.facts_endpoint, settings.keys, fleet.allowed_keys)
+        yield Manager(
+            settings=settings,
+            database=database,
+            accounts=accounts,
+            sessions=sessions,
+            execution=ExecutionService(database, sessions, agents, call_timeout),
+            events=EventService(database, board),
+            status=ManagerStatusService(database, reconciler, settings, board.status_changed),
+            rate=rate,
+            health=HealthService(database, rates, rate, board),
+            images=images,
+            live_stats=live_stats,
+            directory=DirectoryService(database, live_stats),
+            enrollment=Enrollment(database),
+            board=board,
+            reconciler=reconciler,
+            scheduler=Scheduler(database, reconciler, lease_name=LEASE, start_timeout=settings.start_timeout),
+            fleet=fleet,
+            presence=presence,
+            sweeper=Sweeper(database, reconciler, fleet, reconcile_for=settings.agent_reconcile_for),
+            listener=listener if listen else None,
+        )
