@@ -23,7 +23,7 @@ _USER_INSIDE = "work"
 
 #: Top-level directories of a system, either symbolic links into /usr or directories of their own.
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-#: What programs expect in /etc and that tells nothing. Files are copied: that is much cheaper than a mount each.
+#: What programs expect in /etc and that tells nothing. Files are copied, which is much cheaper than mounts.
 _ETC_FILES = (
     "ld.so.cache",
     "localtime",

@@ -69,7 +69,7 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
         info_read, info_write = _pipe(ours, theirs)
         block_read, block_write = _pipe(theirs, ours)
         stage = _Stage(plan.sources) if constraints.uid is not None else None
-        places = stage.places if stage else [os.path.abspath(path) for path in plan.sources]
+        places = stage.places if stage else [str(path.absolute()) for path in plan.sources]
         options: list[str] = []
         passed = [info_write, block_read]
         for destination, content in plan.files:
