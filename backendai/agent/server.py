@@ -114,8 +114,10 @@ async def _serve(
         open_service(CallServer(socket, kernels).run, name="calls"),
     ):
         log.info("agent.ready", agent=settings.agent_id, address=address, images=sorted(images))
-        _announce(settings.ready_fd, address)
         task_status.started(address)
+        # Who waits for us is about to ask for sessions, which need our images to be known.
+        await uplink.accepted()
+        _announce(settings.ready_fd, address)
         await trio.sleep_forever()
 
 

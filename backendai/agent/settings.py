@@ -49,5 +49,5 @@ class AgentSettings:
     require_full_isolation: bool = False
     log_format: str = "console"
     log_level: str = "info"
-    #: Written to once the agent serves, as one JSON line ``{"address": ...}``.
+    #: Written to once a manager has accepted the agent, as one JSON line ``{"address": ...}``.
     ready_fd: int | None = None

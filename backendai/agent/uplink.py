@@ -90,6 +90,10 @@ class Uplink:
             nursery.start_soon(self._beat, self._socket)
             task_status.started()
 
+    async def accepted(self) -> None:
+        """Wait until the manager knows us."""
+        await self._accepted.wait()
+
     async def say_goodbye(self, reason: str) -> None:
         """Last word of a planned stop, after the last facts if the manager takes them quickly."""
         if self._socket is None or not self._accepted.is_set():
