@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 import structlog
+from live.service import Service, running_service
 
 from backendai.bridges.asyncio_loop import open_asyncio_loop
 from backendai.bridges.postgres import Database, open_database
@@ -47,6 +48,13 @@ def _no_stray_errors(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFi
     records = caplog.get_records("setup") + caplog.get_records("call")
     stray = [r for r in records if r.levelno >= logging.ERROR]
     assert not stray, [f"{r.name}: {r.getMessage()}" for r in stray]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A whole `backendai up`, shared by all tests that leave it as they found it."""
+    with running_service(tmp_path_factory.mktemp("service") / "data") as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,13 @@
-"""A service for all clients, and each client in a home of its own."""
+"""Each official client, in a home of its own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from live.environments import CannotInstall
-from live.service import Service, running_service
+from live.service import Service
 from official import GENERATIONS, Client, Generation, find_interpreter, install
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("clients") / "data") as service:
-        yield service
 
 
 @pytest.fixture(scope="session", params=GENERATIONS, ids=lambda generation: generation.version)

@@ -22,7 +22,7 @@ def test_says_how_it_is_reached(service: Service) -> None:
     assert httpx.get(service.endpoint_tls + "/", verify=False).status_code == 200
     assert httpx.get(service.endpoint + "/healthz").status_code == 200
     assert httpx.get(service.endpoint + "/readyz").status_code == 200
-    assert "python_info" in httpx.get(service.endpoint + "/metrics").text
+    assert "backendai_http_requests_total" in httpx.get(service.endpoint + "/metrics").text
     assert service.keys() != service.keys(admin=True)
 
 

@@ -88,11 +88,11 @@ def test_pictures_arrive_as_media(api: Api, session: str) -> None:
 
 
 def test_completion(api: Api, session: str) -> None:
-    body = {
-        "code": "import os; os.getl",
-        "options": {"row": 0, "col": 18, "line": "import os; os.getl", "post": ""},
-    }
+    api.run(session, "import os")
+    line = "os.getl"
+    body = {"code": line, "options": {"row": 0, "col": len(line), "line": line, "post": ""}}
     result = api.call("POST", f"/session/{session}/complete", body)["result"]
+    assert result["status"] == "finished"
     assert any(match.endswith("getlogin") for match in result["completions"]), result
 
 
