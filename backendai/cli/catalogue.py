@@ -234,7 +234,10 @@ ORPHAN_TIMEOUT = Option(
     help="How long kernels live on without an agent. (1m under `up`)",
 )  # fmt: skip
 AGENT_CPU = Option(
-    name="agent-cpu", kind=kinds.number(0), default_text="as the host has", help="Processor cores offered."
+    name="agent-cpu",
+    kind=kinds.number(0),
+    default_text="as the host has",
+    help="Processor cores offered; may be more than there are. (six times as many under `up`)",
 )
 AGENT_MEMORY = Option(
     name="agent-memory", kind=kinds.SIZE, default_text="as the host has", help="Memory offered."

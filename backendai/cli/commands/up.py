@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import click
@@ -22,7 +23,6 @@ from backendai.embedded.lodging import NoLodging
 from backendai.embedded.places import PlaceTaken, PlaceUnfit
 from backendai.embedded.postgres import PostgresFailed
 from backendai.embedded.valkey import ValkeyFailed
-from backendai.supervision.signals import wait_for_stop_signal
 
 #: What a person can do something about: told in one message, without a traceback.
 _EXPECTED = (
@@ -51,18 +51,23 @@ def up(settings: Settings, *, as_json: bool) -> int:
 
 
 async def _run(plan: Plan, as_json: bool) -> None:
-    async with trio.open_nursery() as nursery:
+    """Hold the tree until a signal asks to stop; further ones find the stop under way."""
+    stopping = trio.CancelScope()
 
-        async def stop_when_asked(*, task_status: trio.TaskStatus[None]) -> None:
-            await wait_for_stop_signal(task_status=task_status)
-            _say("stopping")
+    async def stop_when_asked(signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            plan.say("still stopping" if stopping.cancel_called else "stopping")
+            stopping.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_when_asked, signals)
+            with stopping:
+                async with open_tree(plan) as (announcement, database_url):
+                    with connection_file(announcement, database_url):
+                        _announce(announcement, plan.up, as_json)
+                        await trio.sleep_forever()
             nursery.cancel_scope.cancel()
-
-        await nursery.start(stop_when_asked)
-        async with open_tree(plan) as (announcement, database_url):
-            with connection_file(announcement, database_url):
-                _announce(announcement, plan.up, as_json)
-                await trio.sleep_forever()
 
 
 def _announce(announcement: Announcement, up: UpSettings, as_json: bool) -> None:

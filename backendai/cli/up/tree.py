@@ -37,6 +37,9 @@ Say = Callable[[str], None]
 _AGENT_STOPS_WITHIN = 3.0
 _GATEWAY_STOPS_WITHIN = 1.2
 _LARGEST_LOG = 10 << 20
+#: Cores offered per core of the host: sessions mostly wait for their user, and a small machine is to serve more
+#: than its cores. Each kernel is still limited to the cores that it was given.
+_CPU_OVERBOOKING = 6
 
 
 class PortTaken(Exception):
@@ -202,6 +205,7 @@ def _agent(plan: Plan, events: str, runtime: Path) -> Callable[[int, Announced |
             c.AGENT_ENDPOINT: f"ipc://{runtime}/agent",
             c.ORPHAN_TIMEOUT: plan.up.orphan_timeout,
             c.KEEP_KERNELS: False,
+            c.AGENT_CPU: plan.values.get(c.AGENT_CPU) or _CPU_OVERBOOKING * len(os.sched_getaffinity(0)),
             c.READY_FD: ready_fd,
         }
         return ChildSpec(
