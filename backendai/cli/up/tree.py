@@ -37,8 +37,8 @@ Say = Callable[[str], None]
 _AGENT_STOPS_WITHIN = 3.0
 _GATEWAY_STOPS_WITHIN = 1.2
 _LARGEST_LOG = 10 << 20
-#: Cores offered per core of the host: sessions mostly wait for their user, and a small machine is to serve more
-#: than its cores. Each kernel is still limited to the cores that it was given.
+#: Cores offered per core of the host: sessions mostly wait for their users, and a small machine is to serve
+#: more of them than it has cores. Each kernel is still limited to the cores that it was given.
 _CPU_OVERBOOKING = 6
 
 
