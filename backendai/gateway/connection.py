@@ -1,14 +1,22 @@
-"""The byte stream under one HTTP connection, bounded in time and able to be cut.
+"""One HTTP connection: Hypercorn's protocol handler on a stream that is bounded in time and can be cut.
 
 Hypercorn shields what it sends from cancellation, so a client that stops reading would hold its task, its
-memory and the shutdown for ever. Here every send has a deadline, and :meth:`BoundedStream.abort` ends one
-at once.
+memory and the shutdown for ever. Here every send has a deadline, and :meth:`BoundedStream.abort` ends one at
+once. The rest is thrift: what happens once per answer is most of what a short answer costs.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import trio
+from hypercorn.trio.tcp_server import TCPServer
 from trio.abc import HalfCloseableStream
+
+#: Key of the connection's stream in the state that ASGI scopes carry.
+STREAM = "stream"
 
 
 class BoundedStream(HalfCloseableStream):
@@ -17,23 +25,43 @@ class BoundedStream(HalfCloseableStream):
     def __init__(self, stream: trio.SocketStream, send_timeout: float) -> None:
         self._stream = stream
         self._send_timeout = send_timeout
+        self._held: bytes | None = None
+        self._hold_next = False
 
     @property
     def socket(self) -> trio.socket.SocketType:
         return self._stream.socket
 
+    def hold_next(self) -> None:
+        """Keep what is sent next until the send after it, and send both as one.
+
+        For the head of an answer whose body follows at once. Without a send after it, it would never leave.
+        """
+        self._hold_next = True
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._hold_next:
+            self._hold_next = False
+            self._held = bytes(data)
+            return
+        if self._held is not None:
+            data, self._held = self._held + data, None
         if not data:
             return
-        # Most answers fit the socket's buffer: then there is nothing to wait for and nothing to bound.
+        # Most answers fit into the socket's buffer. Then there is nothing to wait for, so that Trio's
+        # machinery and its checkpoint can be spared; reading from the same connection has one.
         try:
-            sent = await self._stream.socket.send(data)
+            sent = os.write(self._stream.socket.fileno(), data)
+        except BlockingIOError:
+            sent = 0
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
-        if sent == len(data):
-            return
+        if sent < len(data):
+            await self._send_rest(memoryview(data)[sent:])
+
+    async def _send_rest(self, data: memoryview) -> None:
         with trio.move_on_after(self._send_timeout) as waiting:
-            await self._stream.send_all(memoryview(data)[sent:])
+            await self._stream.send_all(data)
         if waiting.cancelled_caught:
             self.abort()
             raise trio.BrokenResourceError("the client stopped reading")
@@ -53,3 +81,71 @@ class BoundedStream(HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class Connection(TCPServer):
+    """Hypercorn's, but one that its client has closed ends then, not when it has been idle for long enough.
+
+    Over TLS clients wait for our side of the goodbye; the official ones for up to 30 seconds.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._timer = IdleTimer(
+            self.config.keep_alive_timeout, self.context.terminated.wait, self._initiate_server_close
+        )
+        self.idle_task = self._timer  # type: ignore[assignment]
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._timer.end()
+
+
+class IdleTimer:
+    """Closes a connection that was idle for ``timeout`` seconds, or is idle when the server stops.
+
+    In place of Hypercorn's, which starts and cancels a task for every answer; this one is a task for the life
+    of the connection that looks at a time stamp.
+    """
+
+    def __init__(
+        self, timeout: float, stopping: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._timeout = timeout
+        self._stopping = stopping
+        self._close = close
+        self._scope: trio.CancelScope | None = None
+        #: None while a request is under way.
+        self._idle_since: float | None = None
+
+    async def restart(self, task_group: Any, _action: object) -> None:
+        """The connection is idle from now on."""
+        self._idle_since = trio.current_time()
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+            task_group.spawn(self._watch, self._scope)
+
+    async def stop(self) -> None:
+        """A request has come."""
+        self._idle_since = None
+
+    def end(self) -> None:
+        """The client has closed the connection, there is nothing left to watch."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                since = self._idle_since if self._idle_since is not None else trio.current_time()
+                stops = False
+                with trio.move_on_at(since + self._timeout):
+                    await self._stopping()
+                    stops = True
+                idle = self._idle_since
+                if idle is not None and (stops or trio.current_time() >= idle + self._timeout):
+                    with trio.CancelScope(shield=True):
+                        await self._close()
+                    return
+                if stops:
+                    return  # the answer under way is the connection's last, the protocol sees to it

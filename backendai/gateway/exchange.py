@@ -14,6 +14,7 @@ import trio
 from backendai.core.errors import BackendError, Forbidden
 from backendai.gateway.body import ClientGone, Receive, read_body
 from backendai.gateway.call import Header, Reply, StreamReply
+from backendai.gateway.connection import STREAM
 from backendai.gateway.edge import UNMATCHED, Edge, Request, rate_headers
 from backendai.gateway.errors import MethodNotAllowed, fault, problem
 from backendai.gateway.logs import current_request
@@ -123,6 +124,10 @@ class HttpExchange:
         headers = self._headers(reply)
         if reply.status != 204:
             headers.append((b"content-length", b"%d" % len(reply.body)))
+        if reply.body and self._request.wire_method != "HEAD" and self._scope["http_version"] == "1.1":
+            stream = self._scope["state"].get(STREAM)
+            if stream is not None:
+                stream.hold_next()  # head and body leave together
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body, "more_body": False})
 

@@ -2,7 +2,7 @@
 
 ``hypercorn.trio.serve`` accepts connections in a nursery where the failure of one ends all: bytes sent
 after a WebSocket upgrade request but before its answer are enough to stop the server. So we accept by
-ourselves and give each connection to Hypercorn's :class:`TCPServer`, whose failures end with that
+ourselves and give each connection to Hypercorn's ``TCPServer``, whose failures end with that
 connection.
 
 Stopping goes in order: streams say good-bye, no more connections are accepted, idle ones are closed, busy
@@ -23,13 +23,12 @@ from typing import Any
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from backendai.gateway.app import Gateway
-from backendai.gateway.connection import BoundedStream
+from backendai.gateway.connection import STREAM, BoundedStream, Connection
 
 log = structlog.get_logger(__name__)
 
@@ -47,17 +46,6 @@ def load_config(max_message: int) -> Config:
     # Hypercorn's own messages go the way of all logs; it would set up a handler of its own.
     config.errorlog = None
     return config
-
-
-class _Connection(TCPServer):
-    """Hypercorn's, but one that its client has closed ends then, not when it has been idle for long enough.
-
-    Over TLS clients wait for our side of the goodbye; the official ones for up to 30 seconds.
-    """
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +146,8 @@ class HttpServer:
         top = stream if tls is None else trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         self._open.add(stream)
         try:
-            await _Connection(self._wrapped, self._config, self._context, ConnectionState({}), top)  # type: ignore[arg-type]
+            state = ConnectionState({STREAM: stream})
+            await Connection(self._wrapped, self._config, self._context, state, top)
         except Exception:
             # Whatever a peer provoked in the protocol code, it ends its own connection only.
             log.warning("connection failed", exc_info=True)
