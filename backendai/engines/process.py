@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 import trio
 
@@ -25,11 +24,16 @@ _END_TIMEOUT = 5.0
 _END_POLL = 0.003
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessEngine:
-    """``hierarchies``: the control groups to use, as :func:`find_hierarchies` found them."""
+    """``hierarchies``: the control groups to use, as :func:`find_hierarchies` found them.
 
-    hierarchies: Hierarchies
+    As root, a sandbox gets a user id of its own, which it keeps by its name while the engine lives: what
+    is started again under a name finds its files its own.
+    """
+
+    def __init__(self, hierarchies: Hierarchies) -> None:
+        self.hierarchies = hierarchies
+        self._identities: dict[str, Identity] = {}
 
     @classmethod
     def of_this_host(cls) -> ProcessEngine:
@@ -38,26 +42,30 @@ class ProcessEngine:
     @asynccontextmanager
     async def open(self, request: SandboxRequest) -> AsyncIterator[Sandbox]:
         """See ``contract.Engine``."""
-        identity = _claim() if os.geteuid() == 0 else None
+        identity = self._identity(request.name) if os.geteuid() == 0 else None
+        groups = self._groups(request)
         try:
-            groups = self._groups(request)
+            isolation = _isolation(request, groups, identity)
+            if request.strict and (missing := [name for name, how in isolation.items() if how == "none"]):
+                raise SandboxFailed("isolation-missing", f"cannot enforce: {', '.join(missing)}")
+            launched = await self._launch(request, groups, identity)
+            sandbox = ProcessSandbox(launched, groups, isolation)
             try:
-                isolation = _isolation(request, groups, identity)
-                if request.strict and (missing := [name for name, how in isolation.items() if how == "none"]):
-                    raise SandboxFailed("isolation-missing", f"cannot enforce: {', '.join(missing)}")
-                launched = await self._launch(request, groups, identity)
-                sandbox = ProcessSandbox(launched, groups, isolation)
-                try:
-                    yield sandbox
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await sandbox.end()
+                yield sandbox
             finally:
                 with trio.CancelScope(shield=True):
-                    await _remove(groups)
+                    await sandbox.end()
         finally:
-            if identity is not None:
-                identity.release()
+            with trio.CancelScope(shield=True):
+                await _remove(groups)
+
+    def _identity(self, name: str) -> Identity:
+        if name not in self._identities:
+            try:
+                self._identities[name] = claim_identity()
+            except (NoIdentityLeft, OSError) as error:
+                raise SandboxFailed("start-failed", f"no user id for the kernel: {error}") from error
+        return self._identities[name]
 
     def _groups(self, request: SandboxRequest) -> ControlGroups:
         try:
@@ -180,13 +188,6 @@ def _open_process(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-
-
-def _claim() -> Identity:
-    try:
-        return claim_identity()
-    except (NoIdentityLeft, OSError) as error:
-        raise SandboxFailed("start-failed", f"no user id for the kernel: {error}") from error
 
 
 async def _remove(groups: ControlGroups) -> None:

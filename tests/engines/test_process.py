@@ -36,7 +36,8 @@ def kernel_directory(tmp_path: Path) -> Path:
 
 def request(directory: Path, script: str, **options: object) -> SandboxRequest:
     chosen: dict[str, object] = {
-        "name": f"{uuid4()}-{os.getpid()}",
+        # Not like a runner's, or a sweep on this host would take it for a leftover.
+        "name": f"test-{uuid4()}",
         "argv": ("/bin/sh", "-c", script),
         "environ": {"PATH": "/usr/bin:/bin", "MARK": "yes"},
         "hostname": "main1",
@@ -143,7 +144,7 @@ def _processes_of(name: str) -> list[int]:
 
 
 async def test_interrupt_reaches_the_command_and_its_children(kernel_directory: Path) -> None:
-    asked = request(kernel_directory, "trap 'echo caught; exit 5' INT; echo up; sleep 1000")
+    asked = request(kernel_directory, "trap 'echo caught; exit 5' INT; sleep 1000 & echo up; wait")
     with trio.fail_after(10):
         async with ProcessEngine.of_this_host().open(asked) as sandbox:
             assert await sandbox.output.receive_some() == b"up\n"

@@ -151,6 +151,7 @@ async def test_restart_keeps_the_files_and_forgets_the_rest(spawn: Spawn) -> Non
     assert reply.exit_code == 130
     assert "restarted" in text_of(reply.items, "stderr")
     assert (await finish(client, "open('kept').read(), 'x' in globals()"))[1] == "('here', False)\n"
+    assert (await finish(client, "open('kept', 'a').write(' still')"))[0].exit_code == 0
 
 
 async def test_shutdown_removes_even_what_resists(spawn: Spawn) -> None:
