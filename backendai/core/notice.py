@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from backendai.core.kernel import ServicePort
 from backendai.core.session import SessionEvent, SessionStatus
 
 #: The channel they are sent on.
@@ -19,10 +20,13 @@ class _Notice(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class SessionChanged(_Notice, frozen=True, kw_only=True):
-    """``status`` is the session's after the event."""
+    """``status`` is the session's after the event; ``service_ports`` come with the start of the main
+    kernel.
+    """
 
     event: SessionEvent
     status: SessionStatus
+    service_ports: tuple[ServicePort, ...] = ()
 
 
 class AccountsChanged(_Notice, frozen=True, kw_only=True):

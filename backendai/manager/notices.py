@@ -41,7 +41,7 @@ class NoticeBoard:
     def __init__(self, database: Database, accounts: CachesAccounts) -> None:
         self._database = database
         self._accounts = accounts
-        self._by_session: dict[UUID, Broadcast[SessionChanged]] = {}
+        self._by_session: dict[UUID, list[Broadcast[SessionChanged]]] = {}
         #: Everything that happens to any session, for event streams.
         self.sessions: Broadcast[SessionChanged] = Broadcast()
         #: Rings when a session may have become schedulable.
@@ -60,12 +60,15 @@ class NoticeBoard:
         broadcast: Broadcast[SessionChanged] = Broadcast()
         if not self.listening:
             broadcast.close()
-        self._by_session[session_id] = broadcast
+        watchers = self._by_session.setdefault(session_id, [])
+        watchers.append(broadcast)
         try:
             with broadcast.subscribe() as subscription:
                 yield subscription
         finally:
-            del self._by_session[session_id]
+            watchers.remove(broadcast)
+            if not watchers:
+                self._by_session.pop(session_id, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled. Raises :class:`~backendai.bridges.postgres.DatabaseUnavailable`."""
@@ -80,8 +83,9 @@ class NoticeBoard:
         finally:
             self.listening = False
             self._accounts.trust_cache(False)
-            for broadcast in self._by_session.values():
-                broadcast.close()
+            for watchers in self._by_session.values():
+                for broadcast in watchers:
+                    broadcast.close()
 
     def _take(self, payload: str) -> None:
         try:
@@ -103,7 +107,6 @@ class NoticeBoard:
     def _take_session(self, notice: SessionChanged) -> None:
         if notice.event.name in ("session_enqueued", "kernel_terminated", "kernel_cancelled"):
             self.work_waits.ring()
-        watched = self._by_session.get(notice.event.session_id)
-        if watched is not None:
-            watched.publish(notice)
+        for broadcast in self._by_session.get(notice.event.session_id, ()):
+            broadcast.publish(notice)
         self.sessions.publish(notice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,16 +81,22 @@ class Manager:
         When the database, and with it the notices, is lost, all loops end and start anew until it is back.
         Any other error travels up: it is a bug.
         """
-        told = task_status
+        told = False
+
+        def tell() -> None:
+            nonlocal told
+            if not told:
+                told = True
+                task_status.started()
+
         while True:
             try:
-                await self._run_once(told)
+                await self._run_once(tell)
             except* (DatabaseUnavailable, LeaseLost) as errors:
                 log.error("manager.loops-ended", why=[str(error) for error in errors.exceptions])
-            told = trio.TASK_STATUS_IGNORED
             await trio.sleep(_RETRY_AFTER)
 
-    async def _run_once(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_once(self, running: Callable[[], None]) -> None:
         lease = Lease(self.database, LEASE, self.settings.process_id, self.settings.lease_ttl)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.board.run, name="notices")
@@ -98,7 +104,7 @@ class Manager:
             await nursery.start(self.reconciler.run, name="reconciler")
             nursery.start_soon(self._flush_counts, name="query counts")
             await nursery.start(lease.run, self._duties, name="lease")
-            task_status.started()
+            running()
 
     async def _duties(self, token: int) -> None:
         """What only the holder of the lease does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import trio
 
 from backendai.bridges.postgres import Database, UniqueViolation
@@ -19,7 +20,7 @@ from backendai.core.errors import (
     SessionAlreadyExists,
     TooManySessionsMatched,
 )
-from backendai.core.kernel import KernelStat
+from backendai.core.kernel import KernelStat, ServicePort
 from backendai.core.lifecycle import Broke, DestroyWanted, Reason, RestartWanted, refuses_destroy
 from backendai.core.notice import SessionChanged
 from backendai.core.session import (
@@ -92,7 +93,7 @@ class SessionService:
                     continue  # somebody was faster: what they made is found by the next attempt
                 if wish.enqueue_only:
                     return _created(entry, wish, SessionStatus.PENDING)
-                return _created(entry, wish, await _await_start(changes, wish.max_wait))
+                return _created(entry, wish, *await _await_start(changes, wish.max_wait))
         raise ServiceUnavailable("The name is being taken and freed again and again.")
 
     async def _enter(self, entry: Entry) -> None:
@@ -170,7 +171,7 @@ class SessionService:
                 raise ObjectNotFound("session")
             for kernel in applied.before.kernels:
                 await self._order_restart(kernel.id, AgentAddress(kernel.address or "", kernel.public_key))
-            status = await _await_start(changes, self._timeout)
+            status, _ = await _await_start(changes, self._timeout)
         if status in DEAD or status == SessionStatus.ERROR:
             raise KernelRestartFailed(f"The session is {status} now.")
 
@@ -240,16 +241,20 @@ class SessionService:
             return None
 
 
-async def _await_start(changes: Subscription[SessionChanged], max_wait: float) -> str:
-    """The status in which waiting ends; ``TIMEOUT`` after ``max_wait`` seconds, 0 being no limit."""
+async def _await_start(
+    changes: Subscription[SessionChanged], max_wait: float
+) -> tuple[str, tuple[ServicePort, ...]]:
+    """The status in which waiting ends, ``TIMEOUT`` after ``max_wait`` seconds, 0 being no limit; and what
+    the main kernel serves.
+    """
     with trio.move_on_after(max_wait or float("inf")):
         async for change in changes:
             if change.event.name.startswith("session_") and (
                 change.status in DEAD or change.status in (SessionStatus.RUNNING, SessionStatus.ERROR)
             ):
-                return change.status
+                return change.status, change.service_ports
         raise ServiceUnavailable("The session was entered, but the service cannot tell what became of it.")
-    return "TIMEOUT"
+    return "TIMEOUT", ()
 
 
 def _check_running(session: LockedSession) -> None:
@@ -257,8 +262,15 @@ def _check_running(session: LockedSession) -> None:
         raise BadRequest(f"The session is not running but {session.status}.")
 
 
-def _created(entry: Entry, wish: SessionWish, status: str) -> SessionCreated:
-    return SessionCreated(session_id=entry.session_id, name=wish.name, status=status)
+def _created(
+    entry: Entry, wish: SessionWish, status: str, ports: tuple[ServicePort, ...] = ()
+) -> SessionCreated:
+    return SessionCreated(
+        session_id=entry.session_id,
+        name=wish.name,
+        status=status,
+        service_ports=tuple(msgspec.to_builtins(port) for port in ports),
+    )
 
 
 def _reused(record: SessionRecord) -> SessionCreated:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from backendai.bridges.postgres import Database
-from backendai.core.kernel import KernelFacts, KernelStat
+from backendai.core.kernel import KernelFacts, KernelStat, ServicePort
 from backendai.core.lifecycle import (
     Deadlines,
     DestroyWanted,
@@ -86,7 +86,8 @@ class Transitions:
             }
             _end_siblings(session, steps, lambda state: step(state, _SIBLING, now, self._deadlines))
             status = session_status([each.state.status for each in steps.values()])
-            notices = _notices(session, steps, status)
+            ports = () if facts is None or kernel_id != session.id else facts.service_ports
+            notices = _notices(session, steps, status, ports)
             changes = [
                 change_of(
                     kernel.id,
@@ -129,7 +130,12 @@ def _end_siblings(
             )
 
 
-def _notices(session: LockedSession, steps: dict[UUID, Step], status: SessionStatus) -> list[SessionChanged]:
+def _notices(
+    session: LockedSession,
+    steps: dict[UUID, Step],
+    status: SessionStatus,
+    ports: tuple[ServicePort, ...],
+) -> list[SessionChanged]:
     notices = []
     main = session.kernels[0]
 
@@ -149,7 +155,7 @@ def _notices(session: LockedSession, steps: dict[UUID, Step], status: SessionSta
             cluster_idx=kernel.idx,
             exit_code=state.exit_code,
         )
-        notices.append(SessionChanged(event=event, status=status))
+        notices.append(SessionChanged(event=event, status=status, service_ports=ports))
 
     for kernel in session.kernels:
         for announced in steps[kernel.id].announce:

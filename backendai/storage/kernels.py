@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from backendai.bridges.postgres import Connection, Database, Row
-from backendai.core.kernel import KernelFacts, KernelLimits, KernelSpec, KernelStat
+from backendai.core.kernel import KernelFacts, KernelLimits, KernelSpec, KernelStat, ServicePort
 from backendai.core.lifecycle import KernelState
 from backendai.core.notice import CHANNEL, Notice, encode
 from backendai.core.session import SessionStatus, SessionType
@@ -58,6 +58,7 @@ class KernelChange(msgspec.Struct, frozen=True, kw_only=True):
     container_id: str | None = None
     isolation: dict[str, str] | None = None
     timings: dict[str, float] | None = None
+    service_ports: tuple[ServicePort, ...] | None = None
     last_stat: KernelStat | None = None
 
 
@@ -118,7 +119,7 @@ async def write(
             SELECT * FROM jsonb_to_recordset($1) AS c(
                 id uuid, status text, status_info text, status_data jsonb, status_changed timestamptz,
                 deadline timestamptz, exit_code int, ended boolean, started boolean, container_id text,
-                isolation jsonb, timings jsonb, last_stat jsonb)
+                isolation jsonb, timings jsonb, service_ports jsonb, last_stat jsonb)
         ), k AS (
             UPDATE kernels SET
                 status = c.status, status_info = c.status_info, status_data = c.status_data,
@@ -129,6 +130,7 @@ async def write(
                 container_id = COALESCE(c.container_id, kernels.container_id),
                 isolation = COALESCE(c.isolation, kernels.isolation),
                 timings = COALESCE(c.timings, kernels.timings),
+                service_ports = COALESCE(c.service_ports, kernels.service_ports),
                 last_stat = COALESCE(c.last_stat, kernels.last_stat)
             FROM change c WHERE kernels.id = c.id
         ), released AS (
@@ -235,6 +237,7 @@ def change_of(
         container_id=None if facts is None else str(facts.kernel_id),
         isolation=None if facts is None else facts.isolation,
         timings=None if facts is None else facts.timings,
+        service_ports=None if facts is None else facts.service_ports,
         last_stat=stat,
     )
 
