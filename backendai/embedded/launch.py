@@ -14,7 +14,8 @@ import sys
 
 PARENT_GONE = 112
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -34,7 +35,9 @@ def become(uid: int, capability: int | None) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     if capability is not None:
-        _prctl(_PR_SET_KEEPCAPS, 1)
+        # Else the change of user takes all capabilities away, and access(2), which programs ask before they
+        # try, goes on ignoring the one that is kept.
+        _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     os.setresuid(uid, uid, uid)
     if capability is None:
         return
