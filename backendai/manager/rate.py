@@ -7,11 +7,15 @@ be used with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import structlog
 import trio
 
 from backendai.bridges.redis import RedisBridge, RedisUnavailable, Script
 from backendai.core.account import RateState
+from backendai.supervision.batching import Batcher
 
 log = structlog.get_logger(__name__)
 
@@ -49,16 +53,18 @@ _COUNT = Script(
 )
 
 
-class _Waiting:
-    __slots__ = ("access_key", "claim", "count", "done", "first_seen")
+@dataclass(frozen=True, slots=True)
+class _Request:
+    access_key: str
+    claim: str | None
 
-    def __init__(self, access_key: str, claim: str | None) -> None:
-        self.access_key = access_key
-        self.claim = claim
-        self.first_seen: float | None = None
-        self.done = trio.Event()
-        #: Requests in the window, this one included; None when Redis could not tell.
-        self.count: int | None = None
+
+@dataclass(slots=True)
+class _Told:
+    """What Redis says of one request; ``count`` is of those in the window, this one included."""
+
+    count: int = 1
+    first_seen: float | None = None
 
 
 class RateLimiter:
@@ -66,8 +72,7 @@ class RateLimiter:
 
     def __init__(self, redis: RedisBridge) -> None:
         self._redis = redis
-        self._waiting: list[_Waiting] = []
-        self._asking = False
+        self._tell: Batcher[_Request, _Told] = Batcher(self._count)
         #: Redis is out of reach: everything is allowed for now.
         self.degraded = False
 
@@ -76,50 +81,45 @@ class RateLimiter:
 
         Without Redis every request is allowed and every claim new, as if it were the first.
         """
-        mine = _Waiting(access_key, claim)
-        self._waiting.append(mine)
-        if self._asking:
-            await mine.done.wait()
-        else:
-            # Others wait for the answer too, so that it must come whatever happens to this request.
+        told = await self._tell(_Request(access_key, claim))
+        remaining = max(0, limit - told.count)
+        return RateState(limit, remaining, WINDOW, told.count <= limit, told.first_seen)
+
+    async def _count(self, batch: Sequence[_Request]) -> list[_Told]:
+        told = [_Told() for _ in batch]
+        by_key: dict[str, list[_Told]] = {}
+        claims: dict[str, _Told] = {}
+        for each, answer in zip(batch, told, strict=True):
+            by_key.setdefault(each.access_key, []).append(answer)
+            if each.claim is not None and each.claim in claims:
+                answer.first_seen = 0.0
+            elif each.claim is not None:
+                claims[each.claim] = answer
+        answers = await self._ask(
+            [*by_key, *(f"claim:{claim}" for claim in claims)],
+            [WINDOW, len(by_key), CLAIM_TTL, *(len(same) for same in by_key.values())],
+        )
+        if answers is None:
+            return told
+        for same, count in zip(by_key.values(), answers, strict=False):
+            for behind, answer in enumerate(reversed(same)):
+                answer.count = count - behind
+        for answer, age in zip(claims.values(), answers[len(by_key) :], strict=True):
+            answer.first_seen = None if age < 0 else age / 1000
+        return told
+
+    async def _ask(self, keys: list[str], arguments: list[int]) -> list[int] | None:
+        """None while Redis cannot answer."""
+        try:
+            # Asked twice, a claim would not be new any more, so that once begun it is asked to the end.
             with trio.CancelScope(shield=True):
-                await self._ask()
-        count = 1 if mine.count is None else mine.count
-        return RateState(limit, max(0, limit - count), WINDOW, count <= limit, mine.first_seen)
-
-    async def _ask(self) -> None:
-        self._asking = True
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                try:
-                    await self._count(batch)
-                finally:
-                    for each in batch:
-                        each.done.set()
-        finally:
-            self._asking = False
-
-    async def _count(self, batch: list[_Waiting]) -> None:
-        by_key: dict[str, list[_Waiting]] = {}
-        for each in batch:
-            by_key.setdefault(each.access_key, []).append(each)
-        claiming = [each for each in batch if each.claim is not None]
-        keys = [*by_key, *(f"claim:{each.claim}" for each in claiming)]
-        try:
-            answers = await self._redis.run(
-                _COUNT, keys, [WINDOW, len(by_key), CLAIM_TTL, *(len(waiting) for waiting in by_key.values())]
-            )
+                answers: list[int] = await self._redis.run(_COUNT, keys, arguments)
         except RedisUnavailable as error:
             if not self.degraded:
                 log.warning("rate.degraded", error=str(error))
             self.degraded = True
-            return
+            return None
         if self.degraded:
             log.info("rate.healed")
         self.degraded = False
-        for waiting, count in zip(by_key.values(), answers, strict=False):
-            for behind, each in enumerate(reversed(waiting)):
-                each.count = count - behind
-        for each, age in zip(claiming, answers[len(by_key) :], strict=True):
-            each.first_seen = None if age < 0 else age / 1000
+        return answers

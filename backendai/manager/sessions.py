@@ -41,6 +41,7 @@ from backendai.manager.transitions import Applied, DestroyOrder, Transitions
 from backendai.storage import sessions as store
 from backendai.storage.kernels import LockedSession
 from backendai.storage.sessions import Found
+from backendai.supervision.batching import SharedReads
 from backendai.supervision.broadcast import Subscription
 from backendai.wire.link import Destroyed, DestroyKernel, Refused, RestartKernel
 
@@ -72,6 +73,8 @@ class SessionService:
         self._live_stats = live_stats
         self._timeout = call_timeout
         self._clock = clock
+        #: Clients poll a session from many places at once.
+        self._found = SharedReads(self._find)
 
     # -- create
 
@@ -108,9 +111,13 @@ class SessionService:
         """
         return (await self.locate(owner, ref, stale=stale)).record
 
+    async def _find(self, wanted: tuple[str, str, bool]) -> list[Found]:
+        access_key, ref, stale = wanted
+        return await store.find(self._database, access_key, ref, stale=stale)
+
     async def locate(self, owner: Principal, ref: str, *, stale: bool = False) -> Found:
         """As :meth:`resolve`, with the address of its agent."""
-        found = await store.find(self._database, owner.access_key, ref, stale=stale)
+        found = await self._found.get((owner.access_key, ref, stale))
         if not found:
             raise ObjectNotFound("session")
         if len(found) > 1:
