@@ -7,6 +7,11 @@ from uuid import UUID
 
 import msgspec
 
+#: Run id of the startup command of a batch session.
+STARTUP_RUN = "startup"
+#: Why a kernel ended whose startup command has ended.
+TASK_FINISHED = "task-finished"
+
 
 class KernelLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds the engine must hold a kernel to; what it cannot enforce it names in ``KernelFacts.isolation``.
@@ -42,6 +47,14 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     env_snippet: str | None = None
 
 
+class Dotfile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file its user wants in every kernel. ``path`` is relative to the home directory; ``permission`` octal."""
+
+    path: str
+    permission: str
+    data: str
+
+
 class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that an agent must know to start one kernel. Environment values may be secret: never log them."""
 
@@ -54,7 +67,13 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: Bit-for-bit what the session was granted; the agent checks it against what it has free.
     slots: dict[str, str] = {}
     network: bool = False
+    #: Shell script to run before the kernel starts.
     bootstrap_script: str | None = None
+    #: Shell command of a batch session: run as :data:`STARTUP_RUN` once the kernel is ready; its end is the
+    #: kernel's, with its exit code and the reason :data:`TASK_FINISHED`.
+    startup_command: str | None = None
+    #: Written before the bootstrap script runs.
+    dotfiles: tuple[Dotfile, ...] = ()
     cluster_role: str = "main"
     cluster_idx: int = 1
     cluster_hostname: str = "main1"
