@@ -144,7 +144,8 @@ class ProcessSandbox:
         memory = self._groups.memory()
         io = self._groups.io()
         pids = self._groups.pids()
-        used = sums.cpu_ms if cpu_ms is None else cpu_ms
+        # Processes that ended are not in the sums, but their work was done.
+        used = max(sums.cpu_ms, self._measured[1]) if cpu_ms is None else cpu_ms
         in_use, peak = (sums.memory, 0) if memory is None else memory
         self._memory_peak = max(self._memory_peak, in_use, peak)
         read, written = (sums.read, sums.written) if io is None else io

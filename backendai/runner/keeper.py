@@ -123,7 +123,7 @@ class Keeper:
             nursery.start_soon(kernel.run)
             nursery.start_soon(self._log_output, sandbox)
             nursery.start_soon(self._watch_process, sandbox, ending)
-            nursery.start_soon(self._watch_disk, ending)
+            nursery.start_soon(self._watch_disk, sandbox, ending)
             nursery.start_soon(self._serve, kernel, ending, began)
             await ending.decided.wait()
             if ending.grace > 0:
@@ -167,8 +167,10 @@ class Keeper:
             self._log.write(data)
         await trio.sleep_forever()
 
-    async def _watch_disk(self, ending: _Ending) -> None:
+    async def _watch_disk(self, sandbox: Sandbox, ending: _Ending) -> None:
         while True:
+            # Without control groups, what ended processes have used is only known from looking before.
+            sandbox.measure()
             began = time.monotonic()
             found = await scratch.measure(HOME)
             self._scratch = found.size

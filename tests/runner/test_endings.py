@@ -13,6 +13,7 @@ import trio
 
 from backendai.core.execution import RunMode, RunRequest, RunStatus
 from backendai.core.kernel import KernelLimits, KernelPhase
+from backendai.engines.processes import children_of
 from backendai.runner.client import KernelNotReady, RunnerClient, RunnerGone, RunnerRefused, read_last_state
 from tests.runner.conftest import PYTHON, Spawn, finish, query, text_of
 
@@ -29,7 +30,8 @@ async def test_os_exit_ends_the_run_and_the_kernel(spawn: Spawn) -> None:
         exit = await client.wait_exit()
     assert (exit.reason, exit.exit_code) == ("self-terminated", 7)
     assert exit.stat is not None
-    assert exit.stat.cpu_used > 0
+    if (await client.describe()).isolation["cpu"].startswith("cgroup"):
+        assert exit.stat.cpu_used > 0
     # Nothing new, but what was printed can still be read.
     with pytest.raises(RunnerRefused, match="kernel-exited"):
         await client.run(query("1"))
@@ -78,23 +80,15 @@ async def test_a_fork_bomb_stays_inside_and_ends_with_the_kernel(spawn: Spawn) -
     code = "import os\ntry:\n    while True:\n        os.fork()\nexcept OSError: pass"
     await client.run(query(code, wait=1.0))
     state = await client.describe()
-    stat = await client.stat()
-    assert stat.pids <= 41
+    inside = _descendants(state.runner_pid)
+    assert 10 < len(inside) <= 42
+    assert (await client.stat()).pids <= 42
     with trio.fail_after(10):
         exit = await client.shutdown("enough")
     assert exit.reason == "enough"
     await client.aclose()
     assert not client.directory.exists()
-    assert not [
-        pid for pid in os.listdir("/proc") if pid.isdigit() and _in_group_of(pid, str(state.kernel_id))
-    ]
-
-
-def _in_group_of(pid: str, kernel_id: str) -> bool:
-    try:
-        return kernel_id in Path("/proc", pid, "cgroup").read_text()
-    except OSError:
-        return False
+    assert not any(Path(f"/proc/{pid}").exists() for pid in inside)
 
 
 async def test_files_beyond_the_limit(spawn: Spawn) -> None:
@@ -178,22 +172,24 @@ async def test_shutdown_removes_even_what_resists(spawn: Spawn) -> None:
 async def test_a_killed_runner_takes_its_kernel_with_it(spawn: Spawn) -> None:
     client = await spawn()
     state = await client.describe()
-    kernel = _kernel_processes(str(state.kernel_id))
-    assert kernel
+    kernel = _descendants(state.runner_pid)
+    assert len(kernel) >= 3
     os.kill(state.runner_pid, signal.SIGKILL)
     with pytest.raises(RunnerGone) as caught, trio.fail_after(5):
         await client.wait_exit()
     assert caught.value.last is not None
     assert caught.value.last.exit is None
     with pytest.raises(RunnerGone):
-        await RunnerClient.attach(client.directory)
+        # While the dying process closes one socket after the other, it may just still be attached to.
+        await (await RunnerClient.attach(client.directory)).describe()
     with trio.fail_after(5):
-        while _kernel_processes(str(state.kernel_id)):
+        while any(Path(f"/proc/{pid}").exists() for pid in kernel):
             await trio.sleep(0.01)
 
 
-def _kernel_processes(kernel_id: str) -> list[str]:
-    return [pid for pid in os.listdir("/proc") if pid.isdigit() and _in_group_of(pid, kernel_id)]
+def _descendants(pid: int) -> list[int]:
+    children = children_of(pid)
+    return children + [further for child in children for further in _descendants(child)]
 
 
 async def test_without_an_agent_the_runner_ends_itself(spawn: Spawn) -> None:
