@@ -10,6 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
+from backendai.core.notice import CHANNEL, AccountsChanged, SettingsChanged, encode
+
 #: Enough requests for a bench within the rolling window of the rate limit.
 NO_LIMIT = 100_000_000
 SLOTS = '{"cpu": "1", "mem": "1073741824"}'
@@ -41,6 +43,7 @@ class Book:
         async def lift(connection: asyncpg.Connection) -> None:
             await connection.execute("UPDATE keypair_resource_policies SET max_concurrent_sessions = 1000")
             await connection.execute("UPDATE keypairs SET rate_limit = $1", NO_LIMIT)
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, encode(AccountsChanged()))
 
         self._do(lift)
 
@@ -51,6 +54,7 @@ class Book:
             await connection.executemany(
                 "INSERT INTO agent_keys (agent_id, public_key) VALUES ($1, $2)", list(keys.items())
             )
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, encode(SettingsChanged()))
 
         self._do(admit)
 
