@@ -10,7 +10,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: Sockets of ours have names of up to 40 characters; the kernel takes paths of up to 107.
@@ -63,16 +63,27 @@ def open_runtime_directory(directory: Path) -> Iterator[Path]:
     left is removed. Others may pass through it but not list it. Raises :class:`PlaceUnfit`.
     """
     name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
-    place = _runtime_base() / name
-    shutil.rmtree(place, ignore_errors=True)
-    try:
-        place.mkdir(mode=0o711)
-    except OSError as error:
-        raise PlaceUnfit(f"{place} cannot be made: {error.strerror}") from None
+    place = _make_runtime_place(name)
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):  # another installation has its own in it
+            place.parent.rmdir()
+
+
+def _make_runtime_place(name: str) -> Path:
+    for _ in range(10):
+        place = _runtime_base() / name
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            place.mkdir(mode=0o711)
+        except FileNotFoundError:
+            continue  # an installation that stopped took the empty directory above with it
+        except OSError as error:
+            raise PlaceUnfit(f"{place} cannot be made: {error.strerror}") from None
+        return place
+    raise PlaceUnfit(f"{place} cannot be made: the directory above vanishes")
 
 
 def port_problem(address: str, port: int) -> str:
