@@ -48,7 +48,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dotfile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file its user wants in every kernel. ``path`` is relative to the home directory; ``permission`` octal."""
+    """A file its user wants in every kernel: ``path`` from the home directory, ``permission`` in octal."""
 
     path: str
     permission: str

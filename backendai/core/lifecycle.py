@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Any
 
-from backendai.core.session import DEAD, SessionStatus
+from backendai.core.kernel import TASK_FINISHED
+from backendai.core.session import DEAD, SessionResult, SessionStatus
 
 S = SessionStatus
 
@@ -27,6 +28,14 @@ class Reason(StrEnum):
     USER_REQUESTED = "user-requested"
     FORCE_TERMINATED = "force-terminated"
     SELF_TERMINATED = "self-terminated"
+    #: The command of a batch session has ended, well or not.
+    TASK_FINISHED = TASK_FINISHED
+    #: It took longer than its ``batch_timeout``.
+    TASK_TIMEOUT = "task-timeout"
+    IDLE_TIMEOUT = "idle-timeout"
+    SESSION_LIFETIME = "idle-session_lifetime"
+    #: A session it waited for has ended without success.
+    DEPENDENCY_FAILED = "dependency-failed"
     PENDING_TIMEOUT = "pending-timeout"
     FAILED_TO_START = "failed-to-start"
     FAILED_TO_RESTART = "failed-to-restart"
@@ -43,6 +52,13 @@ class Reason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Scheduled:
     """Slots on an agent are reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyFailed:
+    """Sessions it depends on, by name, are over and did not succeed."""
+
+    sessions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +130,7 @@ class DeadlinePassed:
 
 Event = (
     Scheduled
+    | DependencyFailed
     | Preparing
     | Pulling
     | Creating
@@ -184,8 +201,9 @@ def refuses_destroy(status: SessionStatus, *, forced: bool) -> str | None:
     return None
 
 
-def enqueued(now: datetime, deadlines: Deadlines) -> KernelState:
-    return KernelState(S.PENDING, now, now + deadlines.pending)
+def enqueued(now: datetime, deadlines: Deadlines, starts_at: datetime | None = None) -> KernelState:
+    """The time until ``starts_at`` is not spent waiting."""
+    return KernelState(S.PENDING, now, max(now, starts_at or now) + deadlines.pending)
 
 
 def step(state: KernelState, event: Event, now: datetime, deadlines: Deadlines) -> Step:
@@ -201,6 +219,9 @@ def step(state: KernelState, event: Event, now: datetime, deadlines: Deadlines) 
             return Step(
                 KernelState(S.SCHEDULED, now, now + deadlines.start, Reason.SCHEDULED, {}),
             )
+        case DependencyFailed() if status is S.PENDING:
+            data = {"dependencies": list(event.sessions)}
+            return _end(state, S.CANCELLED, now, Reason.DEPENDENCY_FAILED, data)
         case Preparing() if status is S.SCHEDULED:
             return _move(state, S.PREPARING, now, announce="kernel_preparing")
         case Pulling() if status in (S.SCHEDULED, S.PREPARING):
@@ -221,7 +242,9 @@ def step(state: KernelState, event: Event, now: datetime, deadlines: Deadlines) 
             error = {"name": event.code, "repr": event.detail}
             return _end(state, S.TERMINATED, now, Reason.FAILED_TO_RESTART, {"error": error})
         case Ended() if status not in (S.PENDING, S.RESTARTING):
-            reason = state.reason if status is S.TERMINATING and state.reason else event.reason
+            # Who asked for the end is told, unless the command was through before it was stopped.
+            asked = status is S.TERMINATING and event.reason != Reason.TASK_FINISHED
+            reason = state.reason if asked and state.reason else event.reason
             return _end(state, S.TERMINATED, now, reason, exit_code=event.exit_code)
         case RestartWanted() if status is S.RUNNING:
             return Step(KernelState(S.RESTARTING, now, now + deadlines.start))
@@ -311,6 +334,17 @@ def session_status(kernels: Sequence[SessionStatus]) -> SessionStatus:
     if statuses & DEAD or S.TERMINATING in statuses:
         return S.TERMINATING
     return next(status for status in _ORDER if status in statuses)
+
+
+def batch_result(status: SessionStatus, main: KernelState) -> SessionResult:
+    """What a batch session of this status came to; ``main`` is its main kernel's state.
+
+    Success is a command that ended by itself with exit code 0. One that was cancelled has no result.
+    """
+    if status is not S.TERMINATED:
+        return SessionResult.UNDEFINED
+    done = main.reason == Reason.TASK_FINISHED and main.exit_code == 0
+    return SessionResult.SUCCESS if done else SessionResult.FAILURE
 
 
 def session_announcement(before: SessionStatus, after: SessionStatus) -> str | None:

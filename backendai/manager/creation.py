@@ -130,7 +130,7 @@ class SessionCreation:
         now: datetime,
     ) -> Entry:
         session_id = new_session_id()
-        state = enqueued(now, self._deadlines)
+        state = enqueued(now, self._deadlines, wish.starts_at)
         each = format_slots(slots)
         script = wish.bootstrap_script
         if script is None and wish.type is SessionType.INTERACTIVE:
@@ -212,6 +212,8 @@ def _check_batch(wish: SessionWish) -> None:
         raise InvalidParameters("Batch sessions must have a non-empty startup command.")
     if wish.type is not SessionType.BATCH and wish.starts_at is not None:
         raise InvalidParameters("Parameter starts_at should be used only for batch sessions")
+    if wish.type is not SessionType.BATCH and wish.batch_timeout is not None:
+        raise InvalidParameters("Parameter batch_timeout should be used only for batch sessions")
 
 
 def _check_membership(owner: Principal, wish: SessionWish, standing: Standing) -> UUID:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -61,7 +61,8 @@ class EventService:
             if not projects:
                 raise ObjectNotFound("user group")
         with self._board.sessions.subscribe(_BACKLOG) as subscription:
-            yield _visible(subscription, principal, wanted, projects)
+            async with aclosing(_visible(subscription, principal, wanted, projects)) as events:
+                yield events
 
     def close(self) -> None:
         """End every stream: the service is about to stop."""
@@ -73,7 +74,7 @@ async def _visible(
     principal: Principal,
     wanted: EventFilter,
     projects: list[UUID] | None,
-) -> AsyncIterator[SessionEvent]:
+) -> AsyncGenerator[SessionEvent, None]:
     async for change in changes:
         event = change.event
         if (

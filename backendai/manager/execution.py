@@ -57,8 +57,7 @@ class ExecutionService:
             await self._sessions.resolve(owner, ref, stale=True)  # or raise, if there never was one
             return _dead(request)
         if request.mode is RunMode.QUERY or request.mode is RunMode.BATCH:
-            session_id = found.record.session_id
-            self._queries[session_id] = self._queries.get(session_id, 0) + 1
+            self.note_use(found.record.session_id, runs=1)
         message = RunCode(kernel_id=found.record.session_id, request=request)
         answer = await self._ask(found, message, self._timeout + request.wait)
         match answer:
@@ -93,8 +92,12 @@ class ExecutionService:
                 return answer.text
         return await kernel_store.kept_logs(self._database, found.record.session_id) or ""
 
+    def note_use(self, session_id: UUID, *, runs: int = 0) -> None:
+        """Somebody uses the session now, so that it is not idle; written down soon."""
+        self._queries[session_id] = self._queries.get(session_id, 0) + runs
+
     async def flush_queries(self) -> None:
-        """Write the counted runs down."""
+        """Write the counted runs and other uses down."""
         counts, self._queries = self._queries, {}
         if counts:
             await session_store.add_queries(self._database, counts)

@@ -60,8 +60,9 @@ class _Agent:
     target: AgentAddress
     #: ``trio.current_time()`` of the last word.
     heard: float
-    #: Live kernels as of the last heartbeat; None before the first.
+    #: Live kernels as of the last heartbeat, and when that came; None before the first.
     kernels: Mapping[UUID, KernelStat] | None = None
+    beat_at: datetime | None = None
     #: Kernels it had for which the book has no use, when last compared.
     strays: set[UUID] = field(default_factory=set)
 
@@ -144,6 +145,7 @@ class Fleet:
             case Heartbeat():
                 ended = set(agent.kernels or ()) - message.kernels.keys()
                 agent.kernels = message.kernels
+                agent.beat_at = self._clock()
                 self._presence.heartbeat(message.agent_id, message.kernels, ended, message.node)
                 return None
             case Fact():
@@ -199,21 +201,25 @@ class Fleet:
         async with self._database.transaction() as connection:
             await store.set_status(connection, agent_id, status, self._clock())
 
+    def busy_kernels(self) -> set[UUID]:
+        """Kernels that were running code when last heard of."""
+        return {id_ for a in self._agents.values() for id_, stat in (a.kernels or {}).items() if stat.busy}
+
     # -- comparison
 
     async def compare(self) -> None:
         """Find kernels on which agents and book disagree for longer than facts need to arrive, and act."""
-        now = self._clock()
         booked: dict[str, dict[UUID, BookedKernel]] = {}
         for kernel in await store.booked_kernels(self._database):
             booked.setdefault(kernel.agent_id, {})[kernel.id] = kernel
         for agent_id, agent in list(self._agents.items()):
-            if agent.kernels is not None and agent.heard > trio.current_time() - self._lost_after:
-                await self._compare_agent(agent, booked.get(agent_id, {}), now)
+            if agent.beat_at is not None:
+                # What changed about the time of the heartbeat may rightly differ from it.
+                settled = agent.beat_at - 3 * self._heartbeat
+                await self._compare_agent(agent, booked.get(agent_id, {}), settled)
 
-    async def _compare_agent(self, agent: _Agent, booked: Mapping[UUID, BookedKernel], now: datetime) -> None:
+    async def _compare_agent(self, agent: _Agent, booked: Mapping[UUID, BookedKernel], settled: datetime) -> None:
         has = agent.kernels or {}
-        settled = now - 3 * self._heartbeat
         for kernel in booked.values():
             if kernel.changed >= settled:
                 continue

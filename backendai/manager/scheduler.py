@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 import trio
 
 from backendai.bridges.postgres import Database, Row
+from backendai.core.lifecycle import DependencyFailed
 from backendai.core.notice import SessionChanged
 from backendai.core.placement import Placed, Waiting, place
 from backendai.core.session import SessionEvent, SessionStatus
@@ -19,7 +20,7 @@ from backendai.storage import kernels as kernel_store
 from backendai.storage import leases
 from backendai.storage import scheduling as store
 from backendai.storage.scheduling import Reservation
-from backendai.supervision.periodic import Alarm, periodic
+from backendai.supervision.periodic import Alarm
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class Scheduler:
         self._lease_name = lease_name
         self._start_timeout = start_timeout
         self._clock = clock
+        #: When the next session that waits for its time may start.
+        self._next_start: datetime | None = None
 
     async def run(
         self,
@@ -48,18 +51,23 @@ class Scheduler:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Look whenever ``wake`` rings and every ``interval``, until cancelled."""
-
-        async def step() -> None:
+        """Look when ``wake`` rings, when a session's time has come, and every ``interval``, until cancelled."""
+        task_status.started()
+        while True:
             await self.look(token)
-
-        await periodic(interval, step, name="scheduler", wake=wake, task_status=task_status)
+            pause = interval
+            if self._next_start is not None:
+                pause = min(pause, max(timedelta(), self._next_start - self._clock()))
+            with trio.move_on_after(pause.total_seconds()):
+                await wake.wait()
 
     async def look(self, token: int) -> list[UUID]:
         """Place what can be placed and order it to be started; answers the sessions that were placed.
 
         Raises :class:`backendai.storage.leases.LeaseLost` when ``token`` is no longer the lease's.
         """
+        for session_id, failed in (await store.doomed(self._database)).items():
+            await self._reconciler.apply(session_id, DependencyFailed(failed), whole_session=True)
         placed, rows = await self._reserve(token)
         if placed:
             ids = [each.session_id for each in placed]
@@ -78,6 +86,9 @@ class Scheduler:
         async with self._database.transaction(durable=False, lock=store.RESERVATION_LOCK) as connection:
             await leases.check(connection, self._lease_name, token)
             snapshot, rows = await store.read_snapshot(connection, now)
+            self._next_start = min(
+                (s.starts_at for s in snapshot.pending if s.starts_at and s.starts_at > now), default=None
+            )
             if not rows:
                 return [], {}
             decisions = place(snapshot)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 import trio
 
 from backendai.bridges.postgres import Database
-from backendai.core.lifecycle import AgentGone, DeadlinePassed
+from backendai.core.lifecycle import AgentGone, DeadlinePassed, DestroyWanted
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.fleet import Fleet
 from backendai.manager.reconciler import Reconciler
-from backendai.storage import agents, kernels
+from backendai.storage import agents, kernels, lifetimes
 from backendai.supervision.periodic import periodic
 
 log = structlog.get_logger(__name__)
@@ -51,5 +51,14 @@ class Sweeper:
         for kernel_id in await agents.abandoned_kernels(self._database, now - self._reconcile_for):
             log.warning("sweeper.agent-gone", kernel=str(kernel_id))
             await self._reconciler.apply(kernel_id, AgentGone())
+        await self._end_expired(now)
         self._reconciler.order(*await kernels.assignments(self._database, before=now - _ASK_AGAIN_AFTER))
         await self._fleet.compare()
+
+    async def _end_expired(self, now: datetime) -> None:
+        """Sessions may run only for so long, and only while they are used."""
+        if busy := self._fleet.busy_kernels():
+            await lifetimes.note_use(self._database, busy, now)
+        for expiry in await lifetimes.expired(self._database, now):
+            log.info("sweeper.expired", session=str(expiry.session_id), rule=expiry.rule)
+            await self._reconciler.apply(expiry.session_id, DestroyWanted(expiry.rule), whole_session=True)

@@ -16,6 +16,7 @@ from backendai.core.lifecycle import (
     KernelState,
     Reason,
     Step,
+    batch_result,
     session_announcement,
     session_status,
     step,
@@ -185,11 +186,10 @@ def _summary(session: LockedSession, steps: dict[UUID, Step], status: SessionSta
 
 def _result(session: LockedSession, steps: dict[UUID, Step], status: SessionStatus) -> SessionResult | None:
     """What a batch session came to, once it is over."""
-    if session.type is not SessionType.BATCH or status not in DEAD or session.status in DEAD:
+    if session.type is not SessionType.BATCH or session.status in DEAD:
         return None
-    return (
-        SessionResult.SUCCESS if steps[session.kernels[0].id].state.exit_code == 0 else SessionResult.FAILURE
-    )
+    result = batch_result(status, steps[session.kernels[0].id].state)
+    return None if result is SessionResult.UNDEFINED else result
 
 
 def _reason(taken: Step) -> str:

@@ -105,6 +105,22 @@ async def read_snapshot(connection: Connection, now: datetime) -> tuple[Snapshot
     return snapshot, {row["id"]: row for row in rows}
 
 
+async def doomed(connection: Connection | Database) -> dict[UUID, tuple[str, ...]]:
+    """Pending sessions that wait for what will not come: those of their dependencies that are over without
+    success, by name.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT s.id, array_agg(o.name ORDER BY o.name) AS failed
+        FROM sessions s JOIN session_dependencies x ON x.session_id = s.id
+        JOIN sessions o ON o.id = x.depends_on
+        WHERE s.status = 'PENDING' AND o.status IN ('TERMINATED', 'CANCELLED') AND o.result <> 'success'
+        GROUP BY s.id
+        """
+    )
+    return {row["id"]: tuple(row["failed"]) for row in rows}
+
+
 async def reserve(
     connection: Connection,
     reservations: Sequence[Reservation],

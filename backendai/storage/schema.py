@@ -347,6 +347,8 @@ sessions = sa.Table(
     _time("created_at"),
     _time("scheduled_at", nullable=True),
     _time("terminated_at", nullable=True),
+    #: When it was last seen to run code or to be connected with, to within seconds.
+    _time("last_used", nullable=True),
     sa.Column("num_queries", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(
         "uq_sessions_live_name",

@@ -190,10 +190,10 @@ async def rename(connection: Connection | Database, session_id: UUID, name: str)
 
 
 async def add_queries(connection: Connection | Database, counts: Mapping[UUID, int]) -> None:
-    """Count runs of code."""
+    """Count runs of code; 0 tells of any other use."""
     await connection.execute(
         """
-        UPDATE sessions SET num_queries = num_queries + c.number
+        UPDATE sessions SET num_queries = num_queries + c.number, last_used = now()
         FROM unnest($1::uuid[], $2::bigint[]) AS c(id, number) WHERE sessions.id = c.id
         """,
         list(counts),
