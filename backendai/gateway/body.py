@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import trio
 
-from backendai.core.errors import BadRequest
 from backendai.gateway.errors import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 
 Receive = Callable[[], Awaitable[Any]]
@@ -20,44 +20,63 @@ class ClientGone(Exception):
     """The client hung up before its request was complete; there is nobody to answer."""
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, *, limit: int, timeout: float) -> bytes:
-    """The whole body, at most ``limit`` bytes that arrive within ``timeout`` seconds.
+class RequestBody:
+    """The body of one request, which Hypercorn hands over in pieces."""
 
-    Raises :class:`BodyTooLarge`, :class:`BodyTooSlow`, :class:`UnsupportedMediaType` or :class:`ClientGone`.
-    """
-    length = headers.get("content-length")
-    if (length is None or length == "0") and "transfer-encoding" not in headers:
-        return b""
-    if length is not None and not length.isdecimal():
-        raise BadRequest("Content-Length is not a number")
-    try:
-        with trio.fail_after(timeout):
-            body = await _collect(receive, limit)
-    except trio.TooSlowError:
-        raise BodyTooSlow from None
-    if body:
-        _check_form(headers)
-    return body
+    __slots__ = ("_headers", "_receive", "pending")
 
+    def __init__(self, headers: Mapping[str, str], receive: Receive) -> None:
+        self._headers = headers
+        self._receive = receive
+        length = headers.get("content-length")
+        #: Whether more of it may come.
+        self.pending = (length is not None and length != "0") or "transfer-encoding" in headers
 
-async def _collect(receive: Receive, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= limit:
-            parts.append(part)
-        elif size > limit * _DRAIN_FACTOR:
+    async def read(self, *, limit: int, timeout: float) -> bytes:
+        """The whole body, at most ``limit`` bytes that arrive within ``timeout`` seconds.
+
+        Raises :class:`BodyTooLarge`, :class:`BodyTooSlow`, :class:`UnsupportedMediaType` or
+        :class:`ClientGone`.
+        """
+        if not self.pending:
+            return b""
+        try:
+            with trio.fail_after(timeout):
+                body = await self._collect(limit)
+        except trio.TooSlowError:
+            raise BodyTooSlow from None
+        if body:
+            _check_form(self._headers)
+        return body
+
+    async def _collect(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while self.pending:
+            part = await self._next()
+            size += len(part)
+            if size <= limit:
+                parts.append(part)
+            elif size > limit * _DRAIN_FACTOR:
+                break
+        if size > limit:
             raise BodyTooLarge(f"At most {limit} bytes are taken here")
-        if not message.get("more_body", False):
-            break
-    if size > limit:
-        raise BodyTooLarge(f"At most {limit} bytes are taken here")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def drain(self) -> None:
+        """Throw away what still comes. Unread pieces would block Hypercorn, and with it the answer."""
+        with suppress(ClientGone):
+            while self.pending:
+                await self._next()
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.pending = False
+            raise ClientGone
+        self.pending = message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
 
 
 def _check_form(headers: Mapping[str, str]) -> None:

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import trio
 from werkzeug.exceptions import MethodNotAllowed as RoutingMethodNotAllowed
@@ -59,8 +58,7 @@ class Request:
         }
         self.wire_method: str = scope.get("method", "GET")
         self.method = self.headers.get("x-method-override", self.wire_method).upper()
-        path: str = scope["path"]
-        self.path = path if path[:1] == "/" else (urlsplit(path).path or "/")
+        self.path = _path_of(scope["path"])
         self.query: bytes = scope["query_string"]
         given = self.headers.get("x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
@@ -73,6 +71,15 @@ class Request:
         """Path and query, undecoded, as they are signed."""
         raw: bytes = self.scope["raw_path"]
         return (raw + b"?" + self.query if self.query else raw).decode("latin-1")
+
+
+def _path_of(target: str) -> str:
+    """The path of a request target, which proxies may write as a whole URL."""
+    if target[:1] == "/":
+        return target
+    _, _, rest = target.partition("://")
+    _, slash, path = rest.partition("/")
+    return slash + path or "/"
 
 
 class Router:

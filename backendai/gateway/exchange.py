@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from backendai.core.errors import BackendError, Forbidden
-from backendai.gateway.body import ClientGone, Receive, read_body
+from backendai.gateway.body import ClientGone, Receive, RequestBody
 from backendai.gateway.call import Header, Reply, StreamReply
 from backendai.gateway.connection import STREAM
 from backendai.gateway.edge import UNMATCHED, Edge, Request, rate_headers
@@ -32,7 +32,7 @@ _WORTH_A_LINE = frozenset({401, 403, 429, 500, 503})
 class HttpExchange:
     """What Quart calls its HTTP connection class, of which one is made per request."""
 
-    __slots__ = ("_edge", "_label", "_rate", "_request", "_scope")
+    __slots__ = ("_body", "_edge", "_label", "_rate", "_request", "_scope")
 
     def __init__(self, app: Any, scope: Any) -> None:
         self._edge: Edge = app.edge
@@ -43,11 +43,14 @@ class HttpExchange:
     async def __call__(self, receive: Receive, send: Send) -> None:
         started = perf_counter()
         self._request = request = Request(self._scope)
+        self._body = RequestBody(request.headers, receive)
         current_request.set(request.request_id)
         try:
             reply = await self._guarded(partial(self._answer, receive))
             if isinstance(reply, StreamReply):
                 await self._stream(reply, receive, send)
+            elif self._body.pending:
+                await self._send_meanwhile(reply, send)
             else:
                 await self._send(reply, send)
         except ClientGone:
@@ -59,11 +62,13 @@ class HttpExchange:
         request, edge = self._request, self._edge
         if request.method == "OPTIONS":
             return self._preflight()
-        route, arguments = edge.router.match(request.path, request.method)
+        try:
+            route, arguments = edge.router.match(request.path, request.method)
+        except BackendError:
+            await self._read_body()  # a client that still sends would not hear the refusal
+            raise
         self._label = route.path
-        body = await read_body(
-            request.headers, receive, limit=edge.options.max_body, timeout=edge.options.body_timeout
-        )
+        body = await self._read_body()
         call, rate = await edge.admit(request, route, arguments, body)
         if route.waits:
             reply = await self._while_connected(receive, partial(route.handler, call))
@@ -71,6 +76,10 @@ class HttpExchange:
             reply = await route.handler(call)
         self._rate = rate_headers(rate)
         return reply
+
+    async def _read_body(self) -> bytes:
+        options = self._edge.options
+        return await self._body.read(limit=options.max_body, timeout=options.body_timeout)
 
     def _preflight(self) -> Reply:
         headers = self._request.headers
@@ -130,6 +139,13 @@ class HttpExchange:
                 stream.hold_next()  # head and body leave together
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def _send_meanwhile(self, reply: Reply, send: Send) -> None:
+        """Send an answer to a client that is still sending; its connection is closed afterwards."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._body.drain)
+            await self._send(reply, send)
+            nursery.cancel_scope.cancel()
 
     async def _stream(self, reply: StreamReply, receive: Receive, send: Send) -> None:
         begun = False

@@ -11,6 +11,7 @@ ones get ``grace`` seconds, and then every socket that is left is cut.
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Sequence
@@ -20,8 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h11
 import structlog
 import trio
+import wsproto.utilities
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -44,7 +47,7 @@ def load_config(max_message: int) -> Config:
     config = Config.from_toml(shipped if shipped.exists() else package.parent / "hypercorn.toml")
     config.websocket_max_message_size = max_message
     # Hypercorn's own messages go the way of all logs; it would set up a handler of its own.
-    config.errorlog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
     return config
 
 
@@ -67,6 +70,11 @@ def bind(address: str, port: int, config: Config, tls: ssl.SSLContext | None = N
         listening = socket.socket(family, socket.SOCK_STREAM)
         on_failure.callback(listening.close)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit this: streams whose client vanished without a word end in two minutes.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         listening.bind((address, port))
         listening.listen(config.backlog)
         listening.setblocking(False)
@@ -91,10 +99,20 @@ class HttpServer:
         self._config = config
         self._bindings = bindings
         self._grace = grace
-        self._wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+        self._wrapped = wrap_app(self._call_app, config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._open: set[BoundedStream] = set()
         self._all_closed = trio.Event()
+
+    @property
+    def ports(self) -> list[int]:
+        """As bound, in the order of the bindings."""
+        return [binding.port for binding in self._bindings]
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._open)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled, then stop within ``grace`` seconds. ``started`` once connections come in."""
@@ -140,6 +158,14 @@ class HttpServer:
     def _check_all_closed(self) -> None:
         if not self._open and self._context.terminated.is_set():
             self._all_closed.set()
+
+    async def _call_app(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except* (h11.LocalProtocolError, wsproto.utilities.LocalProtocolError):
+            # Raised by ``send`` when the client broke the protocol meanwhile: nobody to answer, nothing
+            # to mend.
+            log.debug("answer not sent, the client broke the protocol")
 
     async def _handle(self, tls: ssl.SSLContext | None, accepted: trio.SocketStream) -> None:
         stream = BoundedStream(accepted, SEND_TIMEOUT)

@@ -12,6 +12,7 @@ import trio
 from backendai.core.errors import BackendError
 from backendai.gateway.body import Receive
 from backendai.gateway.call import Call, Reply, SocketRoute
+from backendai.gateway.connection import STREAM
 from backendai.gateway.edge import UNMATCHED, Edge, Request
 from backendai.gateway.errors import fault, problem
 from backendai.gateway.logs import current_request
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: Messages a client may send ahead of a handler that is not reading.
 _READ_AHEAD = 64
+#: Seconds for the client's part of the closing handshake.
+_CLOSE_TIME = 2.0
 NORMAL, GOING_AWAY, POLICY, FAILED = 1000, 1001, 1008, 1011
 
 
@@ -33,6 +36,8 @@ class Socket:
         self._inbox, self._outbox = trio.open_memory_channel[str](_READ_AHEAD)
         #: The client has left, so that a cancelled handler can tell it from a server that stops.
         self.client_gone = False
+        #: Hypercorn has said so too: nothing more will come.
+        self.disconnected = False
         #: What :meth:`SocketExchange` closes the connection with.
         self.close_code = NORMAL
 
@@ -47,7 +52,7 @@ class Socket:
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                self.client_gone = True
+                self.client_gone = self.disconnected = True
                 return
             text = message.get("text")
             if text is None:
@@ -90,14 +95,27 @@ class SocketExchange:
                 {"type": "websocket.accept", "headers": [(b"x-request-id", request.request_id.encode())]}
             )
             with self._edge.metrics.open_streams.labels("websocket").track_inprogress():
-                code = await self._converse(route, call, receive, send)
-            await send({"type": "websocket.close", "code": code})
+                socket = await self._converse(route, call, receive, send)
+            if not socket.disconnected:
+                await self._close(socket.close_code, receive, send)
         if reply.status != 101:
             await _refuse_upgrade(reply, request, send)
         self._edge.metrics.answered("GET", label, reply.status, trio.current_time() - started)
 
-    async def _converse(self, route: SocketRoute, call: Call, receive: Receive, send: Send) -> int:
-        """Run the handler until it is done, the client leaves or the server stops; answer the close code."""
+    async def _close(self, code: int, receive: Receive, send: Send) -> None:
+        """Say good-bye and wait for the client's; one that goes on sending instead is cut.
+
+        Hypercorn has to get rid of every message it has read, or the connection would stay for ever.
+        """
+        with trio.move_on_after(_CLOSE_TIME) as waiting:
+            await send({"type": "websocket.close", "code": code})
+            await _until_disconnect(receive)
+        if waiting.cancelled_caught:
+            self._scope["state"][STREAM].abort()
+            await _until_disconnect(receive)
+
+    async def _converse(self, route: SocketRoute, call: Call, receive: Receive, send: Send) -> Socket:
+        """Run the handler until it is done, the client leaves or the server stops."""
         socket = Socket(send)
         async with trio.open_nursery() as nursery:
 
@@ -120,7 +138,12 @@ class SocketExchange:
                 log.exception("socket failed", route=route.path)
                 socket.close_code = FAILED
             nursery.cancel_scope.cancel()
-        return socket.close_code
+        return socket
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
 
 
 async def _refuse_upgrade(reply: Reply, request: Request, send: Send) -> None:

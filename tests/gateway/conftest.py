@@ -31,15 +31,18 @@ def app(fakes: Fakes, options: HttpOptions) -> Gateway:
 
 
 @pytest.fixture
-async def port(app: Gateway, nursery: trio.Nursery) -> AsyncIterator[int]:
+async def server(app: Gateway, nursery: trio.Nursery) -> AsyncIterator[HttpServer]:
     config = load_config(1 << 20)
     config.keep_alive_timeout = 0.5
-    binding = bind("127.0.0.1", 0, config)
-    number = binding.port
-    server = HttpServer(app, config, [binding], grace=0.3)
+    server = HttpServer(app, config, [bind("127.0.0.1", 0, config)], grace=0.3)
     await nursery.start(server.run)
-    yield number
+    yield server
     nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def port(server: HttpServer) -> int:
+    return server.ports[0]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import trustme
 from fakes import Fakes
 from gateway_client import SigningClient, sign_headers
 
-from backendai.gateway import serve
+from backendai.gateway import serve, sockets
 from backendai.gateway.app import Gateway, create_app
 from backendai.gateway.serve import HttpServer, bind, load_config, tls_context
 
@@ -105,6 +105,54 @@ async def test_connection_close_and_idle_time_are_kept(port: int) -> None:
         started = trio.current_time()
         assert await read_to_end(stream) == b""
         assert 0.3 < trio.current_time() - started < 2
+
+
+GREEDY = {
+    "unknown path": (
+        b"POST /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1000\r\n" + b"a" * 4096 + b"\r\n",
+    ),
+    "too large": (
+        b"POST /auth HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1000\r\n" + b"a" * 4096 + b"\r\n",
+    ),
+    "wrong method": (b"PUT /auth HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", b"a" * 4096),
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+async def test_client_that_goes_on_sending_is_let_go(server: HttpServer, port: int, name: str) -> None:
+    """Pieces of a body that nobody reads used to block their connection for ever."""
+    head, piece = GREEDY[name]
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(head)
+        with trio.fail_after(5), suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(piece)
+    with trio.fail_after(5):
+        while server.connections:
+            await trio.sleep(0.01)
+
+
+async def test_websocket_client_that_goes_on_sending_is_let_go(
+    server: HttpServer, port: int, client: SigningClient, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_CLOSE_TIME", 0.2)
+    path = "/stream/session/abcd/execute"
+    headers = sign_headers("GET", path, client.host, content_type=None)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    upgrade = UPGRADE.replace(b"Host: x", b"Host: " + client.host.encode()) + KEY + VERSION + lines
+    frames = b"\x81\x81\0\0\0\0x" * 200
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(upgrade + b"\r\n")
+        with trio.fail_after(5):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+        with trio.fail_after(10), suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(frames)
+    with trio.fail_after(5):
+        while server.connections:
+            await trio.sleep(0.01)
 
 
 async def test_client_that_stops_reading_is_cut(
