@@ -28,6 +28,9 @@ _CLOSE_TIMEOUT = 1.0
 #: Notifications that may wait for the reader of a feed before the feed counts as lost.
 _FEED_BUFFER = 20_000
 
+#: What asyncpg raises when the server is out of reach or hangs up.
+_GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+
 
 class DatabaseUnavailable(Exception):
     """The server is out of reach or has cut the connection. Whether the statement took effect is unknown."""
@@ -60,16 +63,7 @@ class Connection:
 
     async def _run(self, query: Coroutine[Any, Any, T]) -> T:
         self._database.round_trips += 1
-        try:
-            return await run_in_asyncio(query)
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError) as error:
-            if isinstance(error, asyncpg.QueryCanceledError):
-                raise
-            raise DatabaseUnavailable(str(error)) from error
-        except asyncpg.InterfaceError as error:
-            if self._raw.is_closed():
-                raise DatabaseUnavailable(str(error)) from error
-            raise
+        return await _ask(self._raw, query)
 
 
 class Database:
@@ -133,7 +127,8 @@ class Database:
                 await connection.execute(_begin(durable, lock))
                 yield connection
             except BaseException:
-                await self._finish(connection, "ROLLBACK")
+                with suppress(DatabaseUnavailable):  # then nothing was written either
+                    await self._finish(connection, "ROLLBACK")
                 raise
             else:
                 await self._finish(connection, "COMMIT")
@@ -179,7 +174,7 @@ class Database:
         raw.add_termination_listener(lambda _connection: send.close())
         try:
             for channel in channels:
-                await run_in_asyncio(raw.add_listener(channel, heard))
+                await _ask(raw, raw.add_listener(channel, heard))
             yield feed()
         finally:
             receive.close()
@@ -197,14 +192,33 @@ class Database:
             raw = await run_in_asyncio(
                 asyncpg.connect(self._dsn, timeout=_CONNECT_TIMEOUT, max_cached_statement_lifetime=0)
             )
-            await run_in_asyncio(
-                raw.set_type_codec(
-                    "jsonb", schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode
-                )
-            )
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError) as error:
+        except _GONE as error:
             raise DatabaseUnavailable(str(error)) from error
+        codec = {"schema": "pg_catalog", "encoder": _to_json, "decoder": msgspec.json.decode}
+        try:
+            await _ask(raw, raw.set_type_codec("jsonb", **codec))
+        except BaseException:
+            raw.terminate()
+            raise
         return raw
+
+
+async def _ask(raw: Any, query: Coroutine[Any, Any, T]) -> T:
+    """Run something on a connection, and tell its loss from other errors."""
+    try:
+        return await run_in_asyncio(query)
+    except asyncpg.QueryCanceledError:
+        raise
+    except _GONE as error:
+        raise DatabaseUnavailable(str(error)) from error
+    except asyncpg.InternalClientError as error:
+        # The server hung up in the middle of an exchange that was then cancelled.
+        raw.terminate()
+        raise DatabaseUnavailable(str(error)) from error
+    except asyncpg.InterfaceError as error:
+        if raw.is_closed():
+            raise DatabaseUnavailable(str(error)) from error
+        raise
 
 
 def _begin(durable: bool, lock: int | None) -> str:
@@ -217,7 +231,7 @@ async def _close(raw: Any) -> None:
     """Say goodbye to the server, unless that takes long."""
     with (
         trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_TIMEOUT),
-        suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError),  # it may be gone already
+        suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
     ):
         await run_in_asyncio(raw.close())
     raw.terminate()

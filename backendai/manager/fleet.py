@@ -218,7 +218,9 @@ class Fleet:
                 settled = agent.beat_at - 3 * self._heartbeat
                 await self._compare_agent(agent, booked.get(agent_id, {}), settled)
 
-    async def _compare_agent(self, agent: _Agent, booked: Mapping[UUID, BookedKernel], settled: datetime) -> None:
+    async def _compare_agent(
+        self, agent: _Agent, booked: Mapping[UUID, BookedKernel], settled: datetime
+    ) -> None:
         has = agent.kernels or {}
         for kernel in booked.values():
             if kernel.changed >= settled:

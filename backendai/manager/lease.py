@@ -56,14 +56,17 @@ class Lease:
             await trio.sleep(self._ttl.total_seconds() / 4)
 
     async def _hold(self, token: int, duties: Duties, task_status: trio.TaskStatus[None]) -> None:
-        log.info("lease.held", name=self._name, token=token)
-        async with trio.open_nursery() as nursery:
-            self.token = token
-            nursery.start_soon(duties, token, name=f"duties of {self._name}")
-            task_status.started()
-            await self._keep(token)
-            log.warning("lease.lost", name=self._name, token=token)
-            nursery.cancel_scope.cancel()
+        log.info("lease.held", lease=self._name, token=token)
+        try:
+            async with trio.open_nursery() as nursery:
+                self.token = token
+                nursery.start_soon(duties, token, name=f"duties of {self._name}")
+                task_status.started()
+                await self._keep(token)
+                nursery.cancel_scope.cancel()
+        except* store.LeaseLost:
+            pass  # the duties noticed it first
+        log.warning("lease.lost", lease=self._name, token=token)
 
     async def _keep(self, token: int) -> None:
         """Renew; returns once the lease is lost."""

@@ -36,7 +36,6 @@ from backendai.manager.settings import ManagerSettings
 from backendai.manager.status import ManagerStatusService
 from backendai.manager.sweeper import Sweeper
 from backendai.manager.transitions import Transitions
-from backendai.storage.leases import LeaseLost
 from backendai.supervision.periodic import periodic
 
 log = structlog.get_logger(__name__)
@@ -92,7 +91,7 @@ class Manager:
         while True:
             try:
                 await self._run_once(tell)
-            except* (DatabaseUnavailable, LeaseLost) as errors:
+            except* DatabaseUnavailable as errors:
                 log.error("manager.loops-ended", why=[str(error) for error in errors.exceptions])
             await trio.sleep(_RETRY_AFTER)
 
