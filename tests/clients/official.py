@@ -47,7 +47,7 @@ GENERATIONS = (
         "3.8",
         required=False,
         create=("start",),
-        info=("info",),
+        info=("admin", "session"),  # its own `info` cannot be called: it raises TypeError
         logs=("logs",),
         restart=("restart",),
         terminate=("terminate",),
@@ -152,5 +152,6 @@ class Client:
 
 
 def plain(text: bytes) -> str:
-    """Without the escape sequences and returns that the clients paint with."""
-    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text.decode(errors="replace"))
+    """Without the escape sequences that clients paint with, and without their word about newer servers."""
+    unpainted = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text.decode(errors="replace"))
+    return re.sub(r"^APIVersionWarning: .*\n", "", unpainted, flags=re.MULTILINE)
