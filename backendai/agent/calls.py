@@ -6,6 +6,7 @@ import structlog
 import trio
 
 from backendai.agent.kernels import Kernels
+from backendai.agent.streams import StreamRelays
 from backendai.bridges.zmq import ZmqSocket
 from backendai.wire.link import (
     AgentAnswer,
@@ -15,15 +16,21 @@ from backendai.wire.link import (
     DestroyKernel,
     Done,
     InterruptKernel,
+    ListFiles,
+    ListServices,
     MalformedMessage,
+    OpenStream,
     Ping,
     ReadLogs,
     Refused,
     RestartKernel,
     RunCode,
+    StartService,
+    StopService,
     decode_call,
     encode,
 )
+from backendai.wire.streams import MalformedFrame
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +46,14 @@ class CallServer:
 
     Calls are begun in the order they come: each gets its own task before the next is read, and what it has to
     say to a runner it says before that task first waits. So a read that waits for output holds up nobody, and
-    an interrupt reaches the kernel at once.
+    an interrupt reaches the kernel at once. The frames of streams go to ``streams``, which never waits
+    either.
     """
 
-    def __init__(self, socket: ZmqSocket, kernels: Kernels) -> None:
+    def __init__(self, socket: ZmqSocket, kernels: Kernels, streams: StreamRelays) -> None:
         self._socket = socket
         self._kernels = kernels
+        self._streams = streams
         self._under_way = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -52,8 +61,11 @@ class CallServer:
             task_status.started()
             while True:
                 frames = await self._socket.recv()
-                if len(frames) != 3 or len(frames[1]) != _CALL_ID_BYTES:
+                if len(frames) not in (3, 4) or len(frames[1]) != _CALL_ID_BYTES:
                     log.warning("agent.malformed-call", frames=len(frames))
+                    continue
+                if len(frames) == 4:
+                    self._take_stream_frame(*frames)
                     continue
                 try:
                     call = decode_call(frames[2])
@@ -61,10 +73,19 @@ class CallServer:
                     log.warning("agent.malformed-call", error=str(error))
                     self._answer(frames, Refused(code="failed", msg="malformed call"))
                     continue
+                if isinstance(call, OpenStream):
+                    self._streams.open(frames[0], frames[1], call)
+                    continue
                 if self._under_way >= _MOST_CALLS:
                     self._answer(frames, Refused(code="busy", msg="too many calls"))
                     continue
                 nursery.start_soon(self._serve, frames, call)
+
+    def _take_stream_frame(self, peer: bytes, call_id: bytes, kind: bytes, payload: bytes) -> None:
+        try:
+            self._streams.take(peer, call_id, kind, payload)
+        except MalformedFrame as error:
+            log.warning("agent.malformed-frame", error=str(error))
 
     async def _serve(self, frames: list[bytes], call: AgentCall) -> None:
         self._under_way += 1
@@ -98,6 +119,16 @@ class CallServer:
                 return await kernels.destroy(call.kernel_id, call.reason, forced=call.forced)
             case RestartKernel():
                 return kernels.restart(call.kernel_id)
+            case ListFiles():
+                return await kernels.list_files(call.kernel_id, call.path)
+            case StartService():
+                return await kernels.start_service(call)
+            case StopService():
+                return await kernels.stop_service(call.kernel_id, call.name)
+            case ListServices():
+                return await kernels.services(call.kernel_id)
+            case OpenStream():
+                raise RuntimeError("streams have their own way")
             case Ping():
                 return Done()
 

@@ -14,7 +14,8 @@ import trio
 
 from backendai.agent.settings import AgentSettings
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
-from backendai.core.kernel import ImageSpec, KernelSpec, KernelStat
+from backendai.core.files import FileListing
+from backendai.core.kernel import ImageSpec, KernelSpec, KernelStat, ServicePort
 from backendai.runner.client import RunnerClient, read_last_state
 from backendai.runner.zygote import RunnerZygote
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
@@ -39,6 +40,16 @@ class Runner(Protocol):
     async def assign(self, kernel: KernelSpec) -> RunnerState: ...
     async def restart(self) -> RunnerState: ...
     async def shutdown(self, reason: str, grace: float = 0.0) -> RunnerExit: ...
+    async def list_files(self, path: str) -> FileListing: ...
+    async def start_service(
+        self,
+        name: str,
+        port: int | None,
+        environ: dict[str, str],
+        arguments: dict[str, str | tuple[str, ...] | None],
+    ) -> int: ...
+    async def stop_service(self, name: str) -> None: ...
+    async def services(self) -> tuple[ServicePort, ...]: ...
     async def aclose(self) -> None: ...
 
 

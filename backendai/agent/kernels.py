@@ -25,10 +25,14 @@ from backendai.wire.link import (
     Completions,
     Destroyed,
     Done,
+    Files,
     KernelTerminated,
     Logs,
     Refused,
     RunAnswered,
+    Services,
+    ServiceStarted,
+    StartService,
 )
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
 
@@ -140,6 +144,29 @@ class Kernels:
 
     async def logs(self, kernel_id: UUID, limit: int) -> AgentAnswer:
         return await self._ask(kernel_id, lambda runner: _logs(runner, limit))
+
+    async def list_files(self, kernel_id: UUID, path: str) -> AgentAnswer:
+        return await self._ask(kernel_id, lambda runner: _list_files(runner, path))
+
+    async def start_service(self, call: StartService) -> AgentAnswer:
+        return await self._ask(call.kernel_id, lambda runner: _start_service(runner, call))
+
+    async def stop_service(self, kernel_id: UUID, name: str) -> AgentAnswer:
+        return await self._ask(kernel_id, lambda runner: _stop_service(runner, name))
+
+    async def services(self, kernel_id: UUID) -> AgentAnswer:
+        return await self._ask(kernel_id, _services)
+
+    def directory_of(self, kernel_id: UUID) -> Path | Refused:
+        """Where the runner of a kernel that can be used is to be found."""
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None:
+            return _no_such(kernel_id)
+        if kernel.runner is None or kernel.phase is KernelPhase.CREATING:
+            return Refused(code="busy", msg="the kernel is being created")
+        if kernel.phase is KernelPhase.EXITED:
+            return Refused(code="kernel-exited", msg="the kernel has ended")
+        return kernel.directory
 
     # -- what the manager is told
 
@@ -271,6 +298,23 @@ async def _complete(runner: Runner, request: CompletionRequest) -> AgentAnswer:
 async def _logs(runner: Runner, limit: int) -> AgentAnswer:
     text, truncated = await runner.logs(limit)
     return Logs(text=text, truncated=truncated)
+
+
+async def _list_files(runner: Runner, path: str) -> AgentAnswer:
+    return Files(listing=await runner.list_files(path))
+
+
+async def _start_service(runner: Runner, call: StartService) -> AgentAnswer:
+    return ServiceStarted(port=await runner.start_service(call.name, call.port, call.environ, call.arguments))
+
+
+async def _stop_service(runner: Runner, name: str) -> AgentAnswer:
+    await runner.stop_service(name)
+    return Done()
+
+
+async def _services(runner: Runner) -> AgentAnswer:
+    return Services(ports=await runner.services())
 
 
 async def _measure(kernel: Kernel) -> None:

@@ -24,6 +24,7 @@ from backendai.agent.kernels import Kernels
 from backendai.agent.pool import WarmPool
 from backendai.agent.resources import node_stat, offered_slots
 from backendai.agent.settings import AgentSettings
+from backendai.agent.streams import StreamRelays
 from backendai.agent.uplink import Uplink
 from backendai.bridges.zmq import AllowedKeys, CurveServer, SocketType, ZmqSocket, open_socket
 from backendai.engines.probe import probe_host
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds a stop has to end all kernels and say goodbye.
 _STOP_TIMEOUT = 4.0
+#: How often a quiet gateway is probed, so that nothing is kept for one that is gone.
+_PROBE_INTERVAL = timedelta(seconds=10)
 _SWEEP_INTERVAL = timedelta(seconds=20)
 
 
@@ -75,6 +78,7 @@ async def _serve(
     kernels = Kernels(
         host, directory, images, offered, outbox, pool, partial(runner_spec, settings, warm=False)
     )
+    streams = StreamRelays(socket, kernels)
     address = settings.advertise or socket.endpoint
     numbers = itertools.count(1)
     isolation = await _isolation()
@@ -111,7 +115,8 @@ async def _serve(
         open_service(pool.run, name="warm pool"),
         open_service(uplink.run, name="uplink"),
         _farewell(settings, kernels, pool, uplink),
-        open_service(CallServer(socket, kernels).run, name="calls"),
+        open_service(streams.run, name="streams"),
+        open_service(CallServer(socket, kernels, streams).run, name="calls"),
     ):
         log.info("agent.ready", agent=settings.agent_id, address=address, images=sorted(images))
         task_status.started(address)
@@ -163,7 +168,13 @@ async def _open_call_socket(settings: AgentSettings) -> AsyncIterator[ZmqSocket]
     else:
         curve = CurveServer(settings.keys.secret_key, AllowedKeys([settings.keys.manager_public_key]))
     async with open_socket(
-        SocketType.ROUTER, bind=settings.bind, curve=curve, max_message=MAX_MESSAGE_BYTES
+        SocketType.ROUTER,
+        bind=settings.bind,
+        curve=curve,
+        # A ROUTER drops what does not fit. The windows of streams bound what can wait, calls are few.
+        hwm=1 << 20,
+        max_message=MAX_MESSAGE_BYTES,
+        heartbeat=_PROBE_INTERVAL,
     ) as socket:
         yield socket
 

@@ -5,47 +5,43 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
 
-from backendai.bridges.zmq import CurveClient, SocketType, ZmqSocket, open_socket
+from backendai.bridges.zmq import ZmqSocket
+from backendai.manager.address import AgentAddress, AgentUnreachable, open_connection
 from backendai.manager.settings import ManagerKeys
+from backendai.manager.stream_link import AgentStream, StreamLink, StreamRefused
 from backendai.wire.link import (
     MAX_MESSAGE_BYTES,
     AgentAnswer,
     AgentCall,
     MalformedMessage,
+    OpenStream,
     decode_answer,
     encode,
 )
+from backendai.wire.stream_end import WindowBudget
+
+__all__ = [
+    "AgentAddress",
+    "AgentCaller",
+    "AgentLinks",
+    "AgentStream",
+    "AgentUnreachable",
+    "StreamRefused",
+    "open_agent_links",
+]
 
 log = structlog.get_logger(__name__)
 
 #: A connection nobody has used for this long is closed.
 IDLE_AFTER = timedelta(minutes=5)
-#: How often the other end of a quiet connection is probed.
-_PROBE_INTERVAL = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentAddress:
-    """Where an agent takes calls, as its Hello said: ``tcp://host:port`` and its CURVE public key, if any."""
-
-    address: str
-    public_key: str = ""
-
-
-class AgentUnreachable(Exception):
-    """The agent gave no answer; whether it did what was asked is unknown. ``why`` is for the person."""
-
-    def __init__(self, target: AgentAddress, why: str) -> None:
-        super().__init__(f"agent at {target.address}: {why}")
-        self.target = target
-        self.why = why
+#: Bytes by which the streams of a process may widen their windows together.
+_WINDOWS = 24 << 20
 
 
 class AgentCaller(Protocol):
@@ -56,6 +52,17 @@ class AgentCaller(Protocol):
 
         Raises :exc:`AgentUnreachable`. Cancellation abandons the wait; the call may be carried out all the
         same.
+        """
+        ...
+
+    def open_stream(
+        self, target: AgentAddress, message: OpenStream, *, timeout: float
+    ) -> AbstractAsyncContextManager[AgentStream]:
+        """Open a stream into a kernel, within ``timeout`` seconds; it is aborted on leaving unless it has
+        ended.
+
+        Entering raises :exc:`AgentUnreachable` or :exc:`StreamRefused`. When the agent is lost later, the
+        stream ends as ``gone``.
         """
         ...
 
@@ -120,7 +127,7 @@ class _Link:
     async def run(self) -> None:
         """Receive answers until nothing has been asked for a while."""
         try:
-            async with self._open() as self._socket:
+            async with open_connection(self._target, self._keys) as self._socket:
                 self._opened.set()
                 while self._pending or trio.current_time() < self.last_used + IDLE_AFTER.total_seconds():
                     with trio.move_on_after(IDLE_AFTER.total_seconds()):
@@ -135,21 +142,6 @@ class _Link:
             for pending in self._pending.values():
                 pending.event.set()
 
-    def _open(self) -> AbstractAsyncContextManager[ZmqSocket]:
-        if (self._keys is None) != (self._target.public_key == ""):
-            raise ValueError("one side wants encryption, the other has none")
-        curve = None
-        if self._keys is not None:
-            curve = CurveClient(self._keys.public_key, self._keys.secret_key, self._target.public_key)
-        return open_socket(
-            SocketType.DEALER,
-            connect=self._target.address,
-            curve=curve,
-            max_message=MAX_MESSAGE_BYTES,
-            heartbeat=_PROBE_INTERVAL,
-            immediate=True,
-        )
-
     def _take(self, frames: list[bytes]) -> None:
         pending = self._pending.get(frames[0])
         if pending is None or len(frames) != 2:  # an answer that came after its deadline
@@ -162,6 +154,9 @@ class _Link:
         pending.event.set()
 
 
+L = TypeVar("L", _Link, StreamLink)
+
+
 class AgentLinks:
     """All connections to agents of this process. Made by :func:`open_agent_links`."""
 
@@ -169,6 +164,8 @@ class AgentLinks:
         self._nursery = nursery
         self._keys = keys
         self._links: dict[AgentAddress, _Link] = {}
+        self._stream_links: dict[AgentAddress, StreamLink] = {}
+        self._budget = WindowBudget(_WINDOWS)
 
     async def call(self, target: AgentAddress, message: AgentCall, *, timeout: float) -> AgentAnswer:
         """Ask and wait for the answer, at most ``timeout`` seconds; calls leave in the order they are made.
@@ -179,14 +176,32 @@ class AgentLinks:
         link = self._links.get(target)
         if link is None:
             link = self._links[target] = _Link(target, self._keys)
-            self._nursery.start_soon(self._keep, target, link, name=f"link to {target.address}")
+            self._nursery.start_soon(_keep, self._links, target, link, name=f"link to {target.address}")
         return await link.call(message, timeout)
 
-    async def _keep(self, target: AgentAddress, link: _Link) -> None:
-        try:
-            await link.run()
-        finally:
-            del self._links[target]
+    def open_stream(
+        self, target: AgentAddress, message: OpenStream, *, timeout: float
+    ) -> AbstractAsyncContextManager[AgentStream]:
+        """Open a stream into a kernel, within ``timeout`` seconds; it is aborted on leaving unless it has
+        ended.
+
+        Entering raises :exc:`AgentUnreachable` or :exc:`StreamRefused`. When the agent is lost later, the
+        stream ends as ``gone``.
+        """
+        link = self._stream_links.get(target)
+        if link is None or link.retired:
+            link = self._stream_links[target] = StreamLink(target, self._keys, self._budget)
+            name = f"streams to {target.address}"
+            self._nursery.start_soon(_keep, self._stream_links, target, link, name=name)
+        return link.open(message, timeout)
+
+
+async def _keep(links: dict[AgentAddress, L], target: AgentAddress, link: L) -> None:
+    try:
+        await link.run()
+    finally:
+        if links.get(target) is link:
+            del links[target]
 
 
 @asynccontextmanager

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
-from backendai.manager.link import AgentAddress, AgentUnreachable
+from backendai.manager.link import AgentAddress, AgentStream, AgentUnreachable
 from backendai.manager.listener import FactHandler
 from backendai.wire.link import (
     AgentAnswer,
     AgentCall,
     AgentMessage,
     ManagerMessage,
+    OpenStream,
     decode_agent_message,
     decode_answer,
     decode_call,
     decode_manager_message,
     encode,
 )
+from backendai.wire.stream_end import StreamEnd, WindowBudget
+from backendai.wire.streams import Closed, LinkStreamFrame, decode_stream_parts, encode_stream_parts
 
 CallHandler = Callable[[AgentCall], Awaitable[AgentAnswer]]
 AnswerHandler = Callable[[ManagerMessage], Awaitable[None]]
+#: Plays the agent's end of a stream and closes it by returning.
+StreamHandler = Callable[[OpenStream, StreamEnd], Awaitable[None]]
+_WINDOWS = 24 << 20
 
 
 @dataclass(slots=True)
@@ -41,7 +48,7 @@ class Faults:
 class MemoryNetwork:
     """Connects one manager with any number of agents; every message is encoded and decoded on its way.
 
-    ``calls`` has the same ``call`` as :class:`~backendai.manager.link.AgentLinks`. Deliveries are tasks of
+    It has the ``call`` and ``open_stream`` of :class:`~backendai.manager.link.AgentLinks`. Deliveries are tasks of
     ``nursery``; a handler that raises brings it down, as a test wants it. With an autojump clock delays cost
     no time. The same ``seed`` gives the same faults for the same messages in the same order.
     """
@@ -61,12 +68,19 @@ class MemoryNetwork:
         self._facts = facts
         self._random = random.Random(seed)  # noqa: S311  faults need to be repeatable, not secret
         self._agents: dict[str, CallHandler] = {}
+        self._stream_handlers: dict[str, StreamHandler] = {}
 
     def join(
-        self, address: AgentAddress, calls: CallHandler, answers: AnswerHandler
+        self,
+        address: AgentAddress,
+        calls: CallHandler,
+        answers: AnswerHandler,
+        streams: StreamHandler | None = None,
     ) -> Callable[[AgentMessage], None]:
         """Put an agent at ``address``; returns how it sends to the manager, which never blocks."""
         self._agents[address.address] = calls
+        if streams is not None:
+            self._stream_handlers[address.address] = streams
 
         def send(message: AgentMessage) -> None:
             data = encode(message)
@@ -84,6 +98,7 @@ class MemoryNetwork:
     def leave(self, address: AgentAddress) -> None:
         """The agent at ``address`` is gone; calls to it run into their time-out."""
         self._agents.pop(address.address, None)
+        self._stream_handlers.pop(address.address, None)
 
     async def call(self, target: AgentAddress, message: AgentCall, *, timeout: float) -> AgentAnswer:
         """As :meth:`backendai.manager.link.AgentLinks.call`."""
@@ -107,6 +122,44 @@ class MemoryNetwork:
         if not answers:
             raise AgentUnreachable(target, f"no answer within {timeout:g} s")
         return decode_answer(answers[0])
+
+    @asynccontextmanager
+    async def open_stream(
+        self, target: AgentAddress, message: OpenStream, *, timeout: float
+    ) -> AsyncIterator[AgentStream]:
+        """As :meth:`backendai.manager.link.AgentLinks.open_stream`. Frames keep their order and are not lost,
+        until the agent is cut off: then both ends are told at the next one.
+        """
+        handler = self._stream_handlers.get(target.address)
+        if handler is None or target.address in self.cut_off:
+            await trio.sleep(timeout)
+            raise AgentUnreachable(target, f"no answer within {timeout:g} s")
+
+        def carry(frame: LinkStreamFrame, to: StreamEnd) -> None:
+            if target.address in self.cut_off:
+                for end in (near, far):
+                    end.end(Closed("gone", "the agent does not answer any more"))
+                return
+            kind, payload = encode_stream_parts(frame)
+            to.take(decode_stream_parts(kind, payload))
+
+        near = StreamEnd(lambda frame: carry(frame, far), WindowBudget(_WINDOWS))
+        far = StreamEnd(lambda frame: carry(frame, near), WindowBudget(_WINDOWS))
+        opened = decode_call(encode(message))
+        assert isinstance(opened, OpenStream)
+        playing = trio.CancelScope()
+
+        async def play() -> None:
+            with playing:
+                await handler(opened, far)
+                far.close()
+
+        self._nursery.start_soon(play)
+        try:
+            yield near
+        finally:
+            near.close("aborted")
+            playing.cancel()
 
     def _carry(self, address: str, arrive: Callable[[], Awaitable[None]]) -> None:
         copies = 1 + (self._random.random() < self.faults.double)

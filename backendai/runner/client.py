@@ -15,7 +15,8 @@ import msgspec
 import trio
 
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
-from backendai.core.kernel import KernelPhase, KernelSpec, KernelStat
+from backendai.core.files import FileListing
+from backendai.core.kernel import KernelPhase, KernelSpec, KernelStat, ServicePort
 from backendai.wire import runner as wire
 from backendai.wire.runner import RunnerExit, RunnerState
 
@@ -77,21 +78,7 @@ class RunnerClient:
         """Connect to the runner of ``directory``; it drops any earlier connection. Raises
         :class:`RunnerGone`.
         """
-        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        try:
-            # Through a directory handle, because the whole path may be longer than a socket address may be.
-            handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                await sock.connect(f"/proc/self/fd/{handle}/{wire.SOCKET_FILE}")
-            finally:
-                os.close(handle)
-        except OSError as error:
-            sock.close()
-            raise RunnerGone(directory, read_last_state(directory)) from error
-        except BaseException:
-            sock.close()
-            raise
-        return cls(directory, trio.SocketStream(sock))
+        return cls(directory, await connect(directory))
 
     async def describe(self) -> RunnerState:
         return (await self._ask(wire.Describe(), wire.State)).state
@@ -145,6 +132,28 @@ class RunnerClient:
         reason.
         """
         return (await self._ask(wire.Shutdown(reason=reason, grace=grace), wire.Exited)).exit
+
+    async def list_files(self, path: str) -> FileListing:
+        """What lies in a directory of the kernel. Raises :class:`RunnerRefused`."""
+        return (await self._ask(wire.ListFiles(path=path), wire.Files)).listing
+
+    async def start_service(
+        self,
+        name: str,
+        port: int | None,
+        environ: dict[str, str],
+        arguments: dict[str, str | tuple[str, ...] | None],
+    ) -> int:
+        """Have a service listen; the port it listens on. Raises :class:`RunnerRefused`."""
+        request = wire.StartService(name=name, port=port, environ=environ, arguments=arguments)
+        return (await self._ask(request, wire.ServiceStarted)).port
+
+    async def stop_service(self, name: str) -> None:
+        """Raises :class:`RunnerRefused`."""
+        await self._ask(wire.StopService(name=name), wire.Accepted)
+
+    async def services(self) -> tuple[ServicePort, ...]:
+        return (await self._ask(wire.ListServices(), wire.Services)).ports
 
     async def aclose(self) -> None:
         """Detach. The runner and its kernel live on. Never blocks."""
@@ -237,6 +246,25 @@ class RunnerClient:
 
     def _goodbye(self) -> RunnerGone:
         return RunnerGone(self.directory, read_last_state(self.directory))
+
+
+async def connect(directory: Path) -> trio.SocketStream:
+    """A new connection to the runner of ``directory``. Raises :class:`RunnerGone`."""
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        # Through a directory handle, because the whole path may be longer than a socket address may be.
+        handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await sock.connect(f"/proc/self/fd/{handle}/{wire.SOCKET_FILE}")
+        finally:
+            os.close(handle)
+    except OSError as error:
+        sock.close()
+        raise RunnerGone(directory, read_last_state(directory)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
 
 
 def read_last_state(directory: Path) -> RunnerState | None:

@@ -8,7 +8,8 @@ one that opened it (gateway, agent), the *server* end the one that has the targe
 * :class:`Resize`: client to server, terminals only.
 * :class:`Closed`: the last frame of an end. From the server it comes after all its Data and carries the
   result; it need not send Eof before. From the client it aborts: the server drops what it has not yet
-  delivered. A connection that breaks without it counts as an abort from the client, and as ``gone`` from the server.
+  delivered. A connection that breaks without it counts as an abort from the client, as ``gone`` from the
+  server.
 * :class:`Credit`: on the ZeroMQ link only. Each end may have :data:`WINDOW_BYTES` of Data under way; a
   receiver grants as much as its consumer has taken. On the runner's unix socket the socket itself holds back.
 
@@ -23,6 +24,8 @@ What the targets make of it:
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -127,6 +130,11 @@ class MalformedFrame(Exception):
 
 #: First byte of the second part of a stream's message; no encoded call or answer begins with it.
 STREAM_MARK = b"s"
+#: ``[PROBE_ID, PROBE, call ids]``: the manager says every few seconds which streams it has on a connection,
+#: the agent answers with those of them that it does not have. Either side ends what the other has lost.
+PROBE_ID = bytes(8)
+PROBE = b"sp"
+_ID_BYTES = 8
 _DATA = b"sd"
 _EOF = b"se"
 _OTHER = b"sx"
@@ -134,6 +142,17 @@ _OTHER = b"sx"
 _encoder = msgspec.msgpack.Encoder()
 _Other = Resize | Closed | Credit
 _decoder: msgspec.msgpack.Decoder[_Other] = msgspec.msgpack.Decoder(_Other)
+
+
+def encode_ids(call_ids: Iterable[bytes]) -> bytes:
+    return b"".join(call_ids)
+
+
+def decode_ids(payload: bytes) -> list[bytes]:
+    """Raises :class:`MalformedFrame`."""
+    if len(payload) % _ID_BYTES:
+        raise MalformedFrame("not a list of call ids")
+    return [payload[at : at + _ID_BYTES] for at in range(0, len(payload), _ID_BYTES)]
 
 
 def encode_stream_parts(frame: LinkStreamFrame) -> list[bytes]:

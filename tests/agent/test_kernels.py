@@ -21,6 +21,7 @@ from backendai.agent.kernel import LINGER
 from backendai.agent.kernels import Kernels
 from backendai.agent.pool import WarmPool
 from backendai.agent.settings import AgentSettings
+from backendai.agent.streams import StreamRelays
 from backendai.bridges.zmq import SocketType, open_socket
 from backendai.core.execution import CompletionRequest, RunMode, RunRequest
 from backendai.core.kernel import ImageSpec, KernelLimits, KernelSpec
@@ -310,7 +311,8 @@ async def test_calls_reach_the_runner_in_order_and_do_not_wait_for_each_other(tm
         open_socket(SocketType.DEALER, connect=server.endpoint) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(CallServer(server, agent.kernels).run)
+        streams = StreamRelays(server, agent.kernels)
+        await nursery.start(CallServer(server, agent.kernels, streams).run)
         spec = wish()
         numbers: dict[bytes, UUID] = {}
 
@@ -353,7 +355,8 @@ async def test_a_fault_in_one_call_does_not_end_the_others(tmp_path: Path) -> No
         open_socket(SocketType.DEALER, connect=server.endpoint) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(CallServer(server, agent.kernels).run)
+        streams = StreamRelays(server, agent.kernels)
+        await nursery.start(CallServer(server, agent.kernels, streams).run)
         spec = wish()
         agent.kernels.create(spec)
         await settled()

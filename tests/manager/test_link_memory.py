@@ -19,8 +19,11 @@ from backendai.wire.link import (
     FactAck,
     KernelCreating,
     ManagerMessage,
+    OpenStream,
     Ping,
 )
+from backendai.wire.stream_end import StreamEnd
+from backendai.wire.streams import Closed, PortTarget
 
 TARGET = AgentAddress("memory://a", "key")
 
@@ -84,3 +87,34 @@ async def test_a_bad_network_drops_doubles_and_reorders(autojump_clock: trio.tes
         network.faults.drop = 1
         with pytest.raises(AgentUnreachable):
             await network.call(TARGET, Ping(), timeout=1)
+
+
+async def test_streams(autojump_clock: trio.testing.MockClock) -> None:
+    async def facts(sender_key: str, message: AgentMessage) -> None: ...
+
+    async def calls(message: AgentCall) -> AgentAnswer:
+        return Done()
+
+    async def answers(message: ManagerMessage) -> None: ...
+
+    async def echo(opened: OpenStream, end: StreamEnd) -> None:
+        assert opened == message
+        while (data := await end.receive()) is not None:
+            await end.send(data)
+
+    message = OpenStream(kernel_id=uuid4(), target=PortTarget(port=1))
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery, facts)
+        network.join(TARGET, calls, answers, echo)
+        async with network.open_stream(TARGET, message, timeout=1) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+            await stream.send_eof()
+            assert await stream.wait_ended() == Closed()
+        async with network.open_stream(TARGET, message, timeout=1) as stream:
+            network.cut_off.add(TARGET.address)
+            await stream.send(b"x")
+            assert (await stream.wait_ended()).code == "gone"
+        with pytest.raises(AgentUnreachable):
+            async with network.open_stream(TARGET, message, timeout=1):
+                pass
