@@ -48,8 +48,8 @@ class Faults:
 class MemoryNetwork:
     """Connects one manager with any number of agents; every message is encoded and decoded on its way.
 
-    It has the ``call`` and ``open_stream`` of :class:`~backendai.manager.link.AgentLinks`. Deliveries are tasks of
-    ``nursery``; a handler that raises brings it down, as a test wants it. With an autojump clock delays cost
+    It has ``call`` and ``open_stream`` as :class:`~backendai.manager.link.AgentLinks`. Deliveries are tasks
+    of ``nursery``; a handler that raises brings it down, as a test wants it. With an autojump clock delays cost
     no time. The same ``seed`` gives the same faults for the same messages in the same order.
     """
 

@@ -34,6 +34,7 @@ from backendai.manager.scheduler import Scheduler
 from backendai.manager.sessions import SessionService
 from backendai.manager.settings import ManagerSettings
 from backendai.manager.status import ManagerStatusService
+from backendai.manager.streams import StreamService
 from backendai.manager.sweeper import Sweeper
 from backendai.manager.transitions import Transitions
 from backendai.supervision.periodic import periodic
@@ -56,6 +57,7 @@ class Manager:
     accounts: AccountService
     sessions: SessionService
     execution: ExecutionService
+    streams: StreamService
     events: EventService
     status: ManagerStatusService
     rate: RateLimiter
@@ -186,6 +188,13 @@ async def open_manager(
             accounts=accounts,
             sessions=sessions,
             execution=ExecutionService(database, sessions, agents, call_timeout),
+            streams=StreamService(
+                sessions,
+                agents,
+                call_timeout=call_timeout,
+                per_session=settings.streams_per_session,
+                total=settings.streams,
+            ),
             events=EventService(database, board),
             status=ManagerStatusService(database, reconciler, settings, board.status_changed),
             rate=rate,

@@ -41,4 +41,8 @@ class ManagerSettings:
     start_timeout: timedelta = timedelta(minutes=2)
     terminate_timeout: timedelta = timedelta(minutes=1)
     call_timeout: timedelta = timedelta(seconds=30)
+    #: Terminals, app connections and file transfers that may be open at once, of one session and of all that
+    #: this process serves.
+    streams_per_session: int = 256
+    streams: int = 4096
     lease_ttl: timedelta = timedelta(seconds=10)
