@@ -52,7 +52,14 @@ class Service:
         return int(self.announced["pids"][part])
 
     def log_tail(self, lines: int = 40) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        """The end of what it said itself, and of the logs of gateway and agent."""
+        logs = (self.log, *(self.data_dir / "logs" / f"{part}.log" for part in ("gateway", "agent")))
+        tails = []
+        for log in logs:
+            if log.exists():
+                said = log.read_text(errors="replace").splitlines()[-lines:]
+                tails.append("\n".join([f"-- {log.name}", *said]))
+        return "\n".join(tails)
 
     def stop(self) -> int:
         """Ask it to stop as a terminal would, and answer its exit code."""
@@ -70,14 +77,18 @@ class Service:
         self.process.wait()
 
 
-def start_service(data_dir: Path, *options: str, environ: Mapping[str, str] | None = None) -> Service:
+def start_service(
+    data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, through: Sequence[str] = ()
+) -> Service:
     """Start `backendai up` on free ports and wait until it serves.
+
+    ``through`` is a command that becomes the one it is given, such as ``setpriv``.
 
     Raises :class:`DidNotStart` when it ends first or takes longer than :data:`START_WITHIN`.
     """
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     log = data_dir.with_name(data_dir.name + ".log")
-    command = [sys.executable, "-m", "backendai", "up", "--json", "--data-dir", str(data_dir)]
+    command = [*through, sys.executable, "-m", "backendai", "up", "--json", "--data-dir", str(data_dir)]
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [*command, "--http-port", "0", "--https-port", "0", *options],
@@ -100,12 +111,18 @@ def start_service(data_dir: Path, *options: str, environ: Mapping[str, str] | No
 
 @contextmanager
 def running_service(
-    data_dir: Path, *options: str, environ: Mapping[str, str] | None = None
+    data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, through: Sequence[str] = ()
 ) -> Iterator[Service]:
-    """As :func:`start_service`; stopped after the body, if the body has not done so."""
-    service = start_service(data_dir, *options, environ=environ)
+    """As :func:`start_service`; stopped after the body, if the body has not done so.
+
+    What leaves the body as an exception carries the ends of the logs.
+    """
+    service = start_service(data_dir, *options, environ=environ, through=through)
     try:
         yield service
+    except BaseException as error:
+        error.add_note(service.log_tail())
+        raise
     finally:
         service.stop()
 
