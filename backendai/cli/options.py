@@ -130,7 +130,9 @@ def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
             raise BadOption(f"configuration file {asked} does not exist")
         return asked.absolute()
     own = platformdirs.user_config_path("backendai", appauthor=False) / "backendai.toml"
-    return next((place for place in (own, Path("/etc/backendai/backendai.toml")) if place.is_file()), None)
+    return next(
+        (place for place in (own, Path("/etc/backendai/backendai.toml")) if os.path.isfile(place)), None
+    )
 
 
 def read_file(path: Path, known: Iterable[Option[Any]]) -> Mapping[str, Any]:
