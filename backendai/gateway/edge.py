@@ -92,6 +92,7 @@ class Router:
 
     def match(self, path: str, method: str) -> tuple[Route, dict[str, str]]:
         """Raises :class:`UrlNotFound` or :class:`MethodNotAllowed`."""
+        _check(path)
         try:
             return self._http.match(path, method)  # type: ignore[no-any-return]
         except RoutingMethodNotAllowed as error:
@@ -102,10 +103,17 @@ class Router:
             raise UrlNotFound(data=path) from None
 
     def match_socket(self, path: str) -> tuple[SocketRoute, dict[str, str]]:
+        _check(path)
         try:
             return self._sockets.match(path, "GET")  # type: ignore[no-any-return]
         except (NotFound, RequestRedirect):
             raise UrlNotFound(data=path) from None
+
+
+def _check(path: str) -> None:
+    """No name holds a NUL, and PostgreSQL would refuse it as text."""
+    if "\x00" in path:
+        raise UrlNotFound(data=path)
 
 
 def _adapter(rules: list[Rule]) -> Any:
