@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +44,8 @@ class Announcement:
         keys = self.accounts
         place = "" if default_place else f" --data-dir {self.data_dir}"
         trust = f" (authority: {self.authority})" if self.authority else ""
+        program = _program()
+        sign = f"{program} sign{place}"
         return f"""
 backendai is up.
 
@@ -59,16 +64,23 @@ Run code with the official client (pip install backend.ai-client):
 
 Run code with curl (`sign` writes the signed headers):
 
-  backendai sign{place} POST /session '{{"image": "python", "clientSessionToken": "first"}}' | curl -K -
-  backendai sign{place} POST /session/first '{{"mode": "query", "runId": "1", "code": "print(1+1)"}}' | curl
-  -K -
+  {sign} POST /session '{{"image": "python", "clientSessionToken": "first"}}' | curl -K -
+  {sign} POST /session/first '{{"mode": "query", "runId": "1", "code": "print(1+1)"}}' | curl -K -
 
 Open a shell:
 
-  backendai shell{place} python
+  {program} shell{place} python
 
 Ctrl-C stops everything.
 """
+
+
+def _program() -> str:
+    """How this person's shell finds us: by name where that is on the PATH, else by path."""
+    own = Path(sys.executable).with_name("backendai")
+    found = shutil.which("backendai")
+    named = found is not None and Path(found).resolve() == own.resolve()
+    return "backendai" if named else shlex.quote(str(own))
 
 
 @contextmanager
