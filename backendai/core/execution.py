@@ -1,7 +1,8 @@
 """One run of code in a kernel, as every layer from the runner to the client sees it.
 
 A run's output is a list of console items with consecutive indexes from 0. The runner keeps them on disk, so a
-reader may come back at any time and read on from any index. Statuses and item kinds are the contract's (02 §7.2).
+reader may come back at any time and read on from any index. Statuses and item kinds are the contract's (02
+§7.2).
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class ConsoleItem(msgspec.Struct, frozen=True, array_like=True):
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Start a run, give it a line of input, or read on.
 
-    ``after`` is the index from which to answer items; ``None`` means "where the last such reader stopped", the
-    cursor that the REST interface needs because its clients send none. ``wait`` bounds, in seconds, how long the
-    answer may be held back when nothing new has happened. Repeating a QUERY or BATCH with the run id of a known
-    run does not start it again, it reads on: a lost answer is repaired by asking again.
+    ``after`` is the index from which to answer items; ``None`` means "where the last such reader stopped",
+    the cursor that the REST interface needs because its clients send none. ``wait`` bounds, in seconds, how
+    long the answer may be held back when nothing new has happened. Repeating a QUERY or BATCH with the run id
+    of a known run does not start it again, it reads on: a lost answer is repaired by asking again.
     """
 
     run_id: str

@@ -32,9 +32,9 @@ class KernelLimits(msgspec.Struct, frozen=True, kw_only=True):
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An image of the process engine: an installed Jupyter kernelspec.
 
-    ``argv`` has ``{connection_file}`` where Jupyter's kernelspec format has it. ``env_snippet`` is a template in
-    the image's own language that sets environment variables in a running kernel from the JSON text ``{json}``;
-    only images that have one can be served from the warm pool.
+    ``argv`` has ``{connection_file}`` where Jupyter's kernelspec format has it. ``env_snippet`` is a template
+    in the image's own language that sets environment variables in a running kernel from the JSON text
+    ``{json}``; only images that have one can be served from the warm pool.
     """
 
     canonical: str
@@ -97,7 +97,7 @@ class KernelPhase(StrEnum):
 
 
 class KernelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel as its agent has it. ``isolation`` maps mechanism to what is in force, e.g. ``{"memory": "cgroup1"}``."""
+    """A kernel as its agent has it; ``isolation`` as in ``{"memory": "cgroup1"}``, what is in force."""
 
     kernel_id: UUID
     session_id: UUID
@@ -114,7 +114,7 @@ class KernelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelStat(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement; the names follow the metrics of contract 02 §6.3. Units: ms, bytes, percent of one core."""
+    """One measurement; names as in contract 02 §6.3. Units: ms, bytes, percent of one core."""
 
     cpu_used: float = 0.0
     cpu_util: float = 0.0

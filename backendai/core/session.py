@@ -86,7 +86,7 @@ class SessionWish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionCreated(msgspec.Struct, frozen=True, kw_only=True):
-    """``created`` is False when a live session of that name was reused. ``status`` may also be ``TIMEOUT``."""
+    """``created`` is False when a live session of that name was reused; ``status`` may be ``TIMEOUT``."""
 
     session_id: UUID
     name: str
@@ -96,7 +96,7 @@ class SessionCreated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A session with its main kernel, as ``GET /session/{s}`` needs it. Slots are decimal strings, memory in bytes."""
+    """A session with its main kernel, for ``GET /session/{s}``. Slots are decimal strings, memory in bytes."""
 
     session_id: UUID
     name: str

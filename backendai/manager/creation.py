@@ -53,7 +53,8 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or name in _RESERVED_NAMES:
         raise InvalidParameters.of(
             {
-                "name": "must have 4 to 64 letters, digits, '_', '-' or '.', and begin and end with none of '-' and '.'"
+                "name": "must have 4 to 64 letters, digits, '_', '-' or '.', "
+                "and begin and end with none of '-' and '.'"
             }
         )
 

@@ -49,8 +49,8 @@ class MemoryNetwork:
     """Connects one manager with any number of agents; every message is encoded and decoded on its way.
 
     It has ``call`` and ``open_stream`` as :class:`~backendai.manager.link.AgentLinks`. Deliveries are tasks
-    of ``nursery``; a handler that raises brings it down, as a test wants it. With an autojump clock delays cost
-    no time. The same ``seed`` gives the same faults for the same messages in the same order.
+    of ``nursery``; a handler that raises brings it down, as a test wants it. With an autojump clock delays
+    cost no time. The same ``seed`` gives the same faults for the same messages in the same order.
     """
 
     def __init__(

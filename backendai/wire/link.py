@@ -163,7 +163,7 @@ class CreateKernel(_Message, frozen=True, kw_only=True):
 
 
 class DestroyKernel(_Message, frozen=True, kw_only=True):
-    """Answered with ``Destroyed`` once the end is under way, and for unknown kernels: it has been fulfilled."""
+    """Answered with ``Destroyed`` once the end is under way; for unknown kernels too, which have ended."""
 
     kernel_id: UUID
     reason: str
