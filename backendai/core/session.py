@@ -96,7 +96,7 @@ class SessionCreated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A session with its main kernel, for ``GET /session/{s}``. Slots are decimal strings, memory in bytes."""
+    """A session with its main kernel, for ``GET /session/{s}``. Slots are decimals, memory in bytes."""
 
     session_id: UUID
     name: str
