@@ -87,6 +87,7 @@ def manager_settings(settings: Settings) -> ManagerSettings:
         terminate_timeout=settings[c.TERMINATE_TIMEOUT],
         call_timeout=settings[c.CALL_TIMEOUT],
         lease_ttl=settings[c.LEASE_TTL],
+        log_retention=settings[c.LOG_RETENTION],
     )
 
 

@@ -183,10 +183,15 @@ LEASE_TTL = Option(
     name="lease-ttl", kind=kinds.DURATION, default=timedelta(seconds=10),
     help="Time after which the duties of a dead gateway process pass to another.",
 )  # fmt: skip
+LOG_RETENTION = Option(
+    name="log-retention", kind=kinds.DURATION, default=timedelta(days=30),
+    help="How long the output of ended sessions is kept.",
+)  # fmt: skip
 MANAGER = (
     PROCESS_ID, EVENTS_PORT, EVENTS_ENDPOINT, MANAGER_KEYS, LINK_ENCRYPTION, DATABASE_POOL,
     HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, AGENT_RECONCILE_FOR, SCHEDULER_INTERVAL, SWEEP_INTERVAL,
     PENDING_TIMEOUT, START_TIMEOUT, TERMINATE_TIMEOUT, CALL_TIMEOUT, LEASE_TTL,
+    LOG_RETENTION,
 )  # fmt: skip
 
 # -- agent

@@ -130,7 +130,7 @@ def _url(*schemes: str) -> Kind[Secret]:
 
 
 def _write_duration(value: timedelta) -> str:
-    return f"{value.total_seconds():g}s"
+    return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
 
 
 TEXT = Kind("TEXT", _text)

@@ -14,6 +14,7 @@ from backendai.gateway.handlers import (
     execution,
     hello,
     manager,
+    output,
     run_stream,
     sessions,
 )
@@ -44,6 +45,7 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *manager.ROUTES,
         *sessions.ROUTES,
         *execution.ROUTES,
+        *output.ROUTES,
         *events.ROUTES,
         *admin.ROUTES,
         *agents.ROUTES,

@@ -120,6 +120,23 @@ def frame_view(reply: RunReply) -> dict[str, Any]:
     return view
 
 
+def replay_view(reply: RunReply) -> dict[str, Any]:
+    """Items with their indexes, nothing joined: ``next`` is the ``after`` of the next read."""
+    return {
+        "runId": reply.run_id,
+        "status": reply.status.value,
+        "exitCode": reply.exit_code,
+        "options": reply.options,
+        "truncated": reply.truncated,
+        "items": [
+            {"index": item.index, "type": item.kind, "data": item.data}
+            | ({} if item.mime is None else {"mime": item.mime})
+            for item in reply.items
+        ],
+        "next": reply.next_index,
+    }
+
+
 def result_view(reply: RunReply, *, separate_streams: bool) -> dict[str, Any]:
     """The ``result`` of an execute call. API v1 wants one text per stream instead of the console list."""
     view = frame_view(reply)

@@ -9,7 +9,9 @@ from backendai.core.account import Principal
 from backendai.core.errors import BadRequest, KernelExecutionFailed, ObjectNotFound
 from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRequest, RunStatus
 from backendai.core.session import DEAD, SessionStatus
+from backendai.manager.clock import Clock, wall_time
 from backendai.manager.link import AgentAddress, AgentCaller, AgentUnreachable
+from backendai.manager.logs import LIMIT, LINGER, LogArchive, shown
 from backendai.manager.sessions import SessionService
 from backendai.storage import kernels as kernel_store
 from backendai.storage import sessions as session_store
@@ -34,28 +36,34 @@ _GONE = frozenset({"no-such-kernel", "kernel-exited"})
 
 class ExecutionService:
     def __init__(
-        self, database: Database, sessions: SessionService, agents: AgentCaller, call_timeout: float
+        self,
+        database: Database,
+        sessions: SessionService,
+        agents: AgentCaller,
+        logs: LogArchive,
+        call_timeout: float,
+        clock: Clock = wall_time,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._agents = agents
+        self._logs = logs
         self._timeout = call_timeout
+        self._clock = clock
         self._queries: dict[UUID, int] = {}
 
     async def run(self, owner: Principal, ref: str, request: RunRequest) -> RunReply:
         """Start a run, feed it or read on; returns after ``request.wait`` seconds at the latest, plus the
         way.
 
-        A kernel that died meanwhile ends the run with exit code 130. A cancelled caller abandons the wait,
-        not the run. Raises :class:`KernelExecutionFailed` when the agent cannot be asked.
+        What a kernel that ended printed last can be read on for a few seconds. After that, and when nothing
+        is known of its end, the run has exit code 130. A cancelled caller abandons the wait, not the run.
+        Raises :class:`KernelExecutionFailed` when the agent cannot be asked.
         """
-        try:
-            found = await self._sessions.locate(owner, ref)
-        except ObjectNotFound:
-            if request.mode is not RunMode.CONTINUE and request.mode is not RunMode.INPUT:
-                raise
-            await self._sessions.resolve(owner, ref, stale=True)  # or raise, if there never was one
-            return _dead(request)
+        reads_on = request.mode is RunMode.CONTINUE or request.mode is RunMode.INPUT
+        found = await self._locate(owner, ref, stale=reads_on)
+        if reads_on and (found.record.status in DEAD or found.record.status is SessionStatus.TERMINATING):
+            return await self._read_last(found, request)
         if request.mode is RunMode.QUERY or request.mode is RunMode.BATCH:
             self.note_use(found.record.session_id, runs=1)
         message = RunCode(kernel_id=found.record.session_id, request=request)
@@ -65,6 +73,41 @@ class ExecutionService:
                 return answer.reply
             case Refused() if answer.code in _GONE:
                 return _dead(request)
+        raise _failed(answer)
+
+    async def _locate(self, owner: Principal, ref: str, *, stale: bool) -> Found:
+        """With ``stale`` a dead session is found where no live one is."""
+        try:
+            return await self._sessions.locate(owner, ref)
+        except ObjectNotFound:
+            if not stale:
+                raise
+        return await self._sessions.locate(owner, ref, stale=True)
+
+    async def _read_last(self, found: Found, request: RunRequest) -> RunReply:
+        ended = found.record.terminated_at
+        if ended is not None and self._clock() - ended > LINGER:
+            return _dead(request)
+        message = RunCode(kernel_id=found.record.session_id, request=request)
+        try:
+            answer = await self._agents.call(_target(found), message, timeout=self._timeout + request.wait)
+        except AgentUnreachable:
+            return _dead(request)
+        return answer.reply if isinstance(answer, RunAnswered) else _dead(request)
+
+    async def replay(self, owner: Principal, ref: str, run_id: str, after: int, wait: float) -> RunReply:
+        """What a run has printed from item ``after`` on, as often as one likes, while its kernel lives.
+
+        Waits up to ``wait`` seconds for something new. Raises :class:`ObjectNotFound` for an unknown run.
+        """
+        found = await self._sessions.locate(owner, ref)
+        request = RunRequest(run_id=run_id, mode=RunMode.CONTINUE, after=after, wait=wait)
+        message = RunCode(kernel_id=found.record.session_id, request=request)
+        answer = await self._ask(found, message, self._timeout + wait)
+        if isinstance(answer, RunAnswered):
+            return answer.reply
+        if isinstance(answer, Refused) and answer.code == "no-such-run":
+            raise ObjectNotFound("run")
         raise _failed(answer)
 
     async def interrupt(self, owner: Principal, ref: str) -> None:
@@ -83,14 +126,27 @@ class ExecutionService:
             return answer.matches
         raise _failed(answer)
 
-    async def logs(self, owner: Principal, ref: str) -> str:
-        """The end of all that the main kernel printed; of a dead one what was kept."""
+    async def logs(self, owner: Principal, ref: str, kernel_id: UUID | None = None) -> str:
+        """The end of all that a kernel, the main one unless named, has printed; of a dead one what was kept.
+
+        Raises :class:`ObjectNotFound` for a session or kernel that there is not.
+        """
         found = await self._sessions.locate(owner, ref, stale=True)
-        if found.record.status not in DEAD and found.address is not None:
-            answer = await self._call(found, ReadLogs(kernel_id=found.record.session_id), self._timeout)
+        session_id = found.record.session_id
+        located = await kernel_store.locate(self._database, session_id, kernel_id or session_id)
+        if located is None:
+            raise ObjectNotFound("kernel")
+        if located.started_at is None:
+            return ""
+        if located.status not in DEAD and located.address is not None:
+            target = AgentAddress(located.address, located.public_key)
+            call = ReadLogs(kernel_id=located.id, limit=LIMIT)
+            answer = await self._call(target, call, self._timeout)
             if isinstance(answer, Logs):
-                return answer.text
-        return await kernel_store.kept_logs(self._database, found.record.session_id) or ""
+                return shown(answer.text, truncated=answer.truncated)
+            if not isinstance(answer, Refused) or answer.code not in _GONE:
+                raise _failed(answer)
+        return await self._logs.kept(located.id)
 
     def note_use(self, session_id: UUID, *, runs: int = 0) -> None:
         """Somebody uses the session now, so that it is not idle; written down soon."""
@@ -105,15 +161,18 @@ class ExecutionService:
     async def _ask(self, found: Found, message: AgentCall, timeout: float) -> AgentAnswer:
         if found.record.status is not SessionStatus.RUNNING:
             raise BadRequest(f"The session is not running but {found.record.status}.")
-        return await self._call(found, message, timeout)
+        return await self._call(_target(found), message, timeout)
 
-    async def _call(self, found: Found, message: AgentCall, timeout: float) -> AgentAnswer:
-        target = AgentAddress(found.address or "", found.public_key)
+    async def _call(self, target: AgentAddress, message: AgentCall, timeout: float) -> AgentAnswer:
         try:
             return await self._agents.call(target, message, timeout=timeout)
         except AgentUnreachable as error:
             details = {"type": "unreachable", "title": error.why}
             raise KernelExecutionFailed(agent_details=details) from error
+
+
+def _target(found: Found) -> AgentAddress:
+    return AgentAddress(found.address or "", found.public_key)
 
 
 def _dead(request: RunRequest) -> RunReply:

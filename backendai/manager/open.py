@@ -22,10 +22,12 @@ from backendai.manager.execution import ExecutionService
 from backendai.manager.fleet import Fleet
 from backendai.manager.health import HealthService
 from backendai.manager.image_service import ImageService
+from backendai.manager.janitor import Janitor
 from backendai.manager.lease import Lease
 from backendai.manager.link import AgentCaller, open_agent_links
 from backendai.manager.listener import FactListener
 from backendai.manager.live_stats import HeardStats, LiveStats
+from backendai.manager.logs import LogArchive
 from backendai.manager.notices import NoticeBoard
 from backendai.manager.presence import Presence
 from backendai.manager.rate import RateLimiter
@@ -73,6 +75,7 @@ class Manager:
     fleet: Fleet
     presence: Presence
     sweeper: Sweeper
+    janitor: Janitor
     #: None leaves agents unheard: tests that stand in for them.
     listener: FactListener | None
 
@@ -123,6 +126,7 @@ class Manager:
                 name="scheduler",
             )
             nursery.start_soon(self.sweeper.run, settings.sweep_interval, name="sweeper")
+            nursery.start_soon(self.janitor.run, name="janitor")
 
     async def _flush_counts(self) -> None:
         async def flush() -> None:
@@ -158,7 +162,8 @@ async def open_manager(
         board = NoticeBoard(database, accounts)
         images = ImageService(database)
         transitions = Transitions(database, deadlines)
-        reconciler = Reconciler(database, transitions, agents, call_timeout)
+        logs = LogArchive(database, agents, settings.log_retention)
+        reconciler = Reconciler(transitions, agents, logs, call_timeout)
         heard = HeardStats()
         live_stats = LiveStats(heard, kernel_stats, agent_presence)
         presence = Presence(heard, kernel_stats, agent_presence, session_ids)
@@ -187,7 +192,7 @@ async def open_manager(
             database=database,
             accounts=accounts,
             sessions=sessions,
-            execution=ExecutionService(database, sessions, agents, call_timeout),
+            execution=ExecutionService(database, sessions, agents, logs, call_timeout),
             streams=StreamService(
                 sessions,
                 agents,
@@ -208,6 +213,7 @@ async def open_manager(
             scheduler=Scheduler(database, reconciler, lease_name=LEASE, start_timeout=settings.start_timeout),
             fleet=fleet,
             presence=presence,
-            sweeper=Sweeper(database, reconciler, fleet, reconcile_for=settings.agent_reconcile_for),
+            sweeper=Sweeper(database, reconciler, fleet, logs, reconcile_for=settings.agent_reconcile_for),
+            janitor=Janitor([logs.prune]),
             listener=listener if listen else None,
         )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 import trio
 
-from backendai.bridges.postgres import Database
 from backendai.core.kernel import KernelFacts, KernelStat
 from backendai.core.lifecycle import Creating, Ended, Event, Pulling, Started, StartFailed
 from backendai.manager.link import AgentAddress, AgentCaller, AgentUnreachable
+from backendai.manager.logs import LogArchive
 from backendai.manager.transitions import Applied, DestroyOrder, Transitions
-from backendai.storage import kernels as store
 from backendai.storage.kernels import Assignment
 from backendai.wire.link import (
+    AgentAnswer,
     CreateKernel,
     DestroyKernel,
     KernelCreating,
@@ -24,8 +25,6 @@ from backendai.wire.link import (
     KernelPulling,
     KernelStarted,
     KernelTerminated,
-    Logs,
-    ReadLogs,
     Refused,
 )
 
@@ -33,8 +32,16 @@ log = structlog.get_logger(__name__)
 
 #: Orders under way at once; more wait their turn.
 _CONCURRENCY = 64
-#: Bytes of a dead kernel's output that are kept.
-LOGS_KEPT = 1 << 20
+#: Seconds for copying the output of a kernel before it is ended.
+_LOGS_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogOrder:
+    """A kernel's output is to be copied from its agent."""
+
+    kernel_id: UUID
+    target: AgentAddress
 
 
 class Reconciler:
@@ -45,15 +52,16 @@ class Reconciler:
     """
 
     def __init__(
-        self, database: Database, transitions: Transitions, agents: AgentCaller, call_timeout: float
+        self, transitions: Transitions, agents: AgentCaller, logs: LogArchive, call_timeout: float
     ) -> None:
-        self._database = database
+        self._logs = logs
         self._transitions = transitions
         self._agents = agents
         self._timeout = call_timeout
-        self._orders: deque[Assignment | DestroyOrder] = deque()
+        self._orders: deque[Assignment | DestroyOrder | LogOrder] = deque()
         self._waiting = trio.Event()
         self._starting: set[UUID] = set()
+        self._copying: set[UUID] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry out orders until cancelled."""
@@ -97,40 +105,52 @@ class Reconciler:
             case KernelFailed():
                 await self.apply(event.kernel_id, StartFailed(event.code, event.detail))
             case KernelTerminated():
-                await self.apply(event.kernel_id, Ended(event.reason, event.exit_code), stat=event.last_stat)
+                ended = Ended(event.reason, event.exit_code)
+                if await self.apply(event.kernel_id, ended, stat=event.last_stat) is not None:
+                    self.order(LogOrder(event.kernel_id, sender))
 
-    def order(self, *orders: Assignment | DestroyOrder) -> None:
-        """Have agents start or end kernels, soon. Starting one that is being started already is not
-        repeated.
+    def order(self, *orders: Assignment | DestroyOrder | LogOrder) -> None:
+        """Have agents start or end kernels, or give their output, soon. What is under way already is not
+        repeated, except ending.
         """
         for order in orders:
             if isinstance(order, Assignment):
                 if order.spec.kernel_id in self._starting:
                     continue
                 self._starting.add(order.spec.kernel_id)
+            if isinstance(order, LogOrder):
+                if order.kernel_id in self._copying:
+                    continue
+                self._copying.add(order.kernel_id)
             self._orders.append(order)
         self._waiting.set()
 
-    async def keep_logs(self, kernel_id: UUID, target: AgentAddress, timeout: float) -> None:
-        """Copy the end of a kernel's output into the book, if its agent answers in time."""
-        try:
-            answer = await self._agents.call(
-                target, ReadLogs(kernel_id=kernel_id, limit=LOGS_KEPT), timeout=timeout
-            )
-        except AgentUnreachable:
-            return
-        if isinstance(answer, Logs):
-            await store.keep_logs(self._database, kernel_id, answer.text.replace("\0", "\ufffd"))
+    async def end(self, order: DestroyOrder, *, forced: bool) -> AgentAnswer:
+        """Have a kernel ended now, its output being copied first; ``forced`` gives it no time to say goodbye.
 
-    async def _carry_out(self, order: Assignment | DestroyOrder, limiter: trio.CapacityLimiter) -> None:
+        Raises :class:`AgentUnreachable`.
+        """
+        await self._logs.keep(order.kernel_id, order.target, _LOGS_TIMEOUT)
+        message = DestroyKernel(kernel_id=order.kernel_id, reason=order.reason, forced=forced)
+        return await self._agents.call(order.target, message, timeout=self._timeout)
+
+    async def _carry_out(
+        self, order: Assignment | DestroyOrder | LogOrder, limiter: trio.CapacityLimiter
+    ) -> None:
         async with limiter:
-            if isinstance(order, Assignment):
-                try:
-                    await self._start(order)
-                finally:
-                    self._starting.discard(order.spec.kernel_id)
-            else:
-                await self._destroy(order)
+            match order:
+                case Assignment():
+                    try:
+                        await self._start(order)
+                    finally:
+                        self._starting.discard(order.spec.kernel_id)
+                case LogOrder():
+                    try:
+                        await self._logs.keep(order.kernel_id, order.target, self._timeout)
+                    finally:
+                        self._copying.discard(order.kernel_id)
+                case DestroyOrder():
+                    await self._destroy(order)
 
     async def _start(self, order: Assignment) -> None:
         kernel_id = order.spec.kernel_id
@@ -150,8 +170,7 @@ class Reconciler:
             await self.apply(kernel_id, StartFailed(answer.code, answer.msg))
 
     async def _destroy(self, order: DestroyOrder) -> None:
-        message = DestroyKernel(kernel_id=order.kernel_id, reason=order.reason, forced=True)
         try:
-            await self._agents.call(order.target, message, timeout=self._timeout)
+            await self.end(order, forced=True)
         except AgentUnreachable as error:
             log.warning("reconciler.destroy-unanswered", kernel=str(order.kernel_id), why=error.why)

@@ -51,7 +51,7 @@ class Scheduler:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Look when ``wake`` rings, when a session's time has come, and every ``interval``, until cancelled."""
+        """Look when ``wake`` rings, when a session's time has come, and every ``interval``; never returns."""
         task_status.started()
         while True:
             await self.look(token)

@@ -43,10 +43,8 @@ from backendai.storage.kernels import LockedSession
 from backendai.storage.sessions import Found
 from backendai.supervision.batching import SharedReads
 from backendai.supervision.broadcast import Subscription
-from backendai.wire.link import Destroyed, DestroyKernel, Refused, RestartKernel
+from backendai.wire.link import AgentAnswer, Destroyed, Refused, RestartKernel
 
-#: Seconds for copying the output of a kernel before it is ended.
-_LOGS_TIMEOUT = 2.0
 #: Times that a name may be taken and freed again under a request that wants it.
 _NAME_ATTEMPTS = 3
 
@@ -233,16 +231,14 @@ class SessionService:
         """Tell the agents; answers the last statistics of the main kernel if they could be had."""
         stat = None
         for order in applied.orders:
-            await self._reconciler.keep_logs(order.kernel_id, order.target, _LOGS_TIMEOUT)
-            answer = await self._order_end(order)
+            answer = await self._end_kernel(order)
             if order.kernel_id == applied.before.id and isinstance(answer, Destroyed):
                 stat = answer.last_stat
         return stat
 
-    async def _order_end(self, order: DestroyOrder) -> object:
-        message = DestroyKernel(kernel_id=order.kernel_id, reason=order.reason)
+    async def _end_kernel(self, order: DestroyOrder) -> AgentAnswer | None:
         try:
-            return await self._agents.call(order.target, message, timeout=self._timeout)
+            return await self._reconciler.end(order, forced=False)
         except AgentUnreachable:
             self._reconciler.order(order)
             return None

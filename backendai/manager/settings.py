@@ -46,3 +46,5 @@ class ManagerSettings:
     streams_per_session: int = 256
     streams: int = 4096
     lease_ttl: timedelta = timedelta(seconds=10)
+    #: How long the output of ended kernels is kept.
+    log_retention: timedelta = timedelta(days=30)

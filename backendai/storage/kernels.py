@@ -174,13 +174,33 @@ async def of_session(connection: Connection | Database, session_id: UUID) -> lis
     return [row["id"] for row in rows]
 
 
-async def keep_logs(connection: Connection | Database, kernel_id: UUID, text: str) -> None:
-    await connection.execute("UPDATE kernels SET logs = $2 WHERE id = $1", kernel_id, text)
+@dataclass(frozen=True, slots=True)
+class LocatedKernel:
+    """Where a kernel is, or was; ``started_at`` is None for one that never ran."""
+
+    id: UUID
+    status: SessionStatus
+    started_at: datetime | None
+    address: str | None
+    public_key: str
 
 
-async def kept_logs(connection: Connection | Database, kernel_id: UUID) -> str | None:
-    text: str | None = await connection.fetchval("SELECT logs FROM kernels WHERE id = $1", kernel_id)
-    return text
+async def locate(
+    connection: Connection | Database, session_id: UUID, kernel_id: UUID
+) -> LocatedKernel | None:
+    """A kernel of the session; None if it has none of that id."""
+    row = await connection.fetchrow(
+        """
+        SELECT k.id, k.status, k.started_at, a.address, a.public_key
+        FROM kernels k LEFT JOIN agents a ON a.id = k.agent_id WHERE k.id = $2 AND k.session_id = $1
+        """,
+        session_id,
+        kernel_id,
+    )
+    if row is None:
+        return None
+    status = SessionStatus(row["status"])
+    return LocatedKernel(row["id"], status, row["started_at"], row["address"], row["public_key"] or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -393,8 +393,6 @@ kernels = sa.Table(
     _map("timings"),
     sa.Column("exit_code", sa.Integer),
     sa.Column("last_stat", JSONB),
-    #: The end of what the kernel printed, kept when it died.
-    _optional("logs"),
     _time("created_at"),
     _time("started_at", nullable=True),
     _time("terminated_at", nullable=True),
@@ -405,6 +403,17 @@ kernels = sa.Table(
         "agent_id",
         postgresql_where=sa.text("status NOT IN ('TERMINATED', 'CANCELLED')"),
     ),
+)
+
+kernel_logs = sa.Table(
+    "kernel_logs",
+    metadata,
+    sa.Column("kernel_id", sa.ForeignKey("kernels.id", ondelete="CASCADE"), primary_key=True),
+    #: zlib: the end of what the kernel printed, copied when it ended.
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    _flag("truncated", False),
+    _time("kept_at"),
+    sa.Index(None, "kept_at"),
 )
 
 allocations = sa.Table(

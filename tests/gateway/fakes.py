@@ -194,8 +194,15 @@ class FakeExecution:
     async def complete(self, owner: Principal, ref: str, request: CompletionRequest) -> tuple[str, ...]:
         return (request.line + "nt",)
 
-    async def logs(self, owner: Principal, ref: str) -> str:
-        return "log text"
+    async def logs(self, owner: Principal, ref: str, kernel_id: UUID | None = None) -> str:
+        if ref == "missing":
+            raise ObjectNotFound("session")
+        return f"log text of {kernel_id}" if kernel_id else "log text"
+
+    async def replay(self, owner: Principal, ref: str, run_id: str, after: int, wait: float) -> RunReply:
+        self.replayed = (ref, run_id, after, wait)
+        items = (ConsoleItem(after, "stdout", "two"), ConsoleItem(after + 1, "media", "data:,x", "image/png"))
+        return RunReply(run_id=run_id, status=RunStatus.CONTINUED, items=items, next_index=after + 2)
 
 
 @dataclass

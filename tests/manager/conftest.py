@@ -70,6 +70,9 @@ class FakeAgent:
     #: What kernels exit with when they are destroyed, and what any has printed.
     exit_code: int | None = None
     busy: bool = False
+    #: Whether kernels that end by themselves can still be read, and those that now can.
+    linger: bool = False
+    lingering: set[UUID] = field(default_factory=set)
     logs: Logs = field(default_factory=lambda: Logs(text="said so\n"))
     calls: list[AgentCall] = field(default_factory=list)
     boot_id: str = field(default_factory=lambda: uuid4().hex)
@@ -129,6 +132,8 @@ class FakeAgent:
 
     def end(self, kernel_id: UUID, reason: str, exit_code: int | None = None) -> None:
         if self.kernels.pop(kernel_id, None) is not None:
+            if self.linger:
+                self.lingering.add(kernel_id)
             stat = KernelStat(cpu_used=7.0)
             self.tell(
                 KernelTerminated(kernel_id=kernel_id, reason=reason, exit_code=exit_code, last_stat=stat)
@@ -174,12 +179,14 @@ class FakeAgent:
                 spec = self.kernels[message.kernel_id]
                 self.tell(KernelStarted(kernel_id=spec.kernel_id, facts=self.facts(spec)))
                 return Done()
-            case RunCode() if message.kernel_id in self.kernels:
+            case RunCode() if message.request.run_id == "unknown":
+                return Refused(code="no-such-run")
+            case RunCode() if message.kernel_id in self.kernels.keys() | self.lingering:
                 reply = RunReply(run_id=message.request.run_id, status=RunStatus.FINISHED, exit_code=0)
                 return RunAnswered(reply=reply)
             case CompleteCode():
                 return Completions(matches=("print",))
-            case ReadLogs() if message.kernel_id in self.kernels:
+            case ReadLogs() if message.kernel_id in self.kernels.keys() | self.lingering:
                 return self.logs
         return Refused(code="no-such-kernel")
 

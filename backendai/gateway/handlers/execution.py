@@ -74,11 +74,6 @@ async def interrupt(call: Call) -> Reply:
     return NO_CONTENT
 
 
-async def logs(call: Call) -> Reply:
-    text = await call.services.execution.logs(await call.owner(), call.arguments["ref"])
-    return json_reply({"result": {"logs": text}})
-
-
 ROUTES = tuple(
     route
     for root, legacy in (("/session", False), ("/kernel", True), (f"{VERSIONED}/kernel", True))
@@ -100,6 +95,5 @@ ROUTES = tuple(
             changes_state=True,
             legacy=legacy,
         ),
-        Route(method="GET", path=f"{root}/<ref>/logs", handler=logs, gate=Gate.READ, legacy=legacy),
     )
 )
