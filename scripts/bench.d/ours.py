@@ -5,12 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from live.api import signed_headers
+
+
+#: Seconds of rest after which a connection is made anew, well below the server's keep-alive time.
+MAY_BE_CLOSED_AFTER = 10.0
 
 
 class Refused(Exception):
@@ -24,10 +29,14 @@ class Caller:
         self._host = urlsplit(endpoint).netloc
         self._keys = keys
         self._connection = http.client.HTTPConnection(self._host, timeout=60)
-        self._connection.connect()
-        self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._used = float("-inf")
 
     def call(self, method: str, target: str, body: dict[str, Any] | None = None) -> Any:
+        if time.monotonic() - self._used > MAY_BE_CLOSED_AFTER:
+            self._connection.close()
+            self._connection.connect()
+            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._used = time.monotonic()
         media_type = "text/plain" if body is None else "application/json"
         headers = signed_headers(method, target, self._host, media_type, self._keys, datetime.now(UTC))
         headers["Content-Type"] = media_type
