@@ -69,8 +69,9 @@ class Connection:
 class Database:
     """A pool of connections to one database. Made by :func:`open_database`."""
 
-    def __init__(self, dsn: str, max_size: int) -> None:
+    def __init__(self, dsn: str, max_size: int, application: str) -> None:
         self._dsn = dsn
+        self.application = application
         self._idle: list[Any] = []
         self._places = trio.Semaphore(max_size)
         #: Statements sent so far, BEGIN and COMMIT among them; tests of hot paths count with it.
@@ -190,7 +191,12 @@ class Database:
     async def _connect(self) -> Any:
         try:
             raw = await run_in_asyncio(
-                asyncpg.connect(self._dsn, timeout=_CONNECT_TIMEOUT, max_cached_statement_lifetime=0)
+                asyncpg.connect(
+                    self._dsn,
+                    timeout=_CONNECT_TIMEOUT,
+                    max_cached_statement_lifetime=0,
+                    server_settings={"application_name": self.application},
+                )
             )
         except _GONE as error:
             raise DatabaseUnavailable(str(error)) from error
@@ -242,13 +248,16 @@ def _to_json(value: object) -> str:
 
 
 @asynccontextmanager
-async def open_database(dsn: str, *, min_size: int = 1, max_size: int = 8) -> AsyncIterator[Database]:
+async def open_database(
+    dsn: str, *, min_size: int = 1, max_size: int = 8, application: str = "backendai"
+) -> AsyncIterator[Database]:
     """Open a pool of up to ``max_size`` connections; ``min_size`` of them at once, which proves the address.
 
+    ``application`` is the name of all its connections in ``pg_stat_activity``, at most 63 bytes.
     Needs the loop of :func:`backendai.bridges.asyncio_loop.open_asyncio_loop`. Raises
     :class:`DatabaseUnavailable` when the server cannot be reached.
     """
-    database = Database(dsn, max_size)
+    database = Database(dsn, max_size, application)
     try:
         for _ in range(min_size):
             database._idle.append(await database._connect())

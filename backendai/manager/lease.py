@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -25,12 +24,10 @@ class Lease:
     cancelled before another process can have begun them; what they might still write is refused by the token.
     """
 
-    def __init__(self, database: Database, name: str, process_id: str, ttl: timedelta) -> None:
+    def __init__(self, database: Database, name: str, ttl: timedelta) -> None:
         self._database = database
         self._name = name
         self._ttl = ttl
-        # A process that starts again under the same name is not the same holder.
-        self._holder = f"{process_id}#{secrets.token_hex(4)}"
         #: The token while this process holds the lease.
         self.token: int | None = None
 
@@ -43,7 +40,7 @@ class Lease:
         """
         told = False
         while True:
-            token = await store.acquire(self._database, self._name, self._holder, self._ttl)
+            token = await store.acquire(self._database, self._name, self._database.application, self._ttl)
             if token is not None:
                 try:
                     await self._hold(token, duties, task_status if not told else trio.TASK_STATUS_IGNORED)

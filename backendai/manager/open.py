@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +48,9 @@ log = structlog.get_logger(__name__)
 #: The lease for everything that one process of an installation does for all.
 LEASE = "manager"
 _FLUSH_INTERVAL = timedelta(seconds=3)
+_UNPRINTABLE = re.compile("[^ -~]")
+#: Characters of the process's name that PostgreSQL has room for beside our suffix.
+_NAME_LENGTH = 48
 #: Seconds before the loops start anew after the database was lost.
 _RETRY_AFTER = 1.0
 
@@ -101,7 +106,7 @@ class Manager:
             await trio.sleep(_RETRY_AFTER)
 
     async def _run_once(self, running: Callable[[], None]) -> None:
-        lease = Lease(self.database, LEASE, self.settings.process_id, self.settings.lease_ttl)
+        lease = Lease(self.database, LEASE, self.settings.lease_ttl)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.board.run, name="notices")
             await nursery.start(self.status.run, name="status")
@@ -136,6 +141,14 @@ class Manager:
         await periodic(_FLUSH_INTERVAL, flush, name="query counts")
 
 
+def _application(process_id: str) -> str:
+    """The name of this life of the process: one that starts again is not the same holder of a lease.
+
+    PostgreSQL keeps printable ASCII only, and the lease is looked up by the name it kept.
+    """
+    return f"{_UNPRINTABLE.sub('?', process_id)[:_NAME_LENGTH]}#{secrets.token_hex(4)}"
+
+
 @asynccontextmanager
 async def open_manager(
     settings: ManagerSettings, *, agents: AgentCaller | None = None, listen: bool = True
@@ -147,7 +160,11 @@ async def open_manager(
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
-            open_database(settings.database_url.reveal(), max_size=settings.database_pool)
+            open_database(
+                settings.database_url.reveal(),
+                max_size=settings.database_pool,
+                application=_application(settings.process_id),
+            )
         )
         redis_url = settings.redis_url.reveal()
         kernel_stats, agent_presence, session_ids, rates = [

@@ -12,15 +12,19 @@ class LeaseLost(Exception):
 
 
 async def acquire(database: Database, name: str, holder: str, ttl: timedelta) -> int | None:
-    """Take the lease when it is free, expired or was this holder's in an earlier life; answers its new
-    token.
+    """Take the lease when it is free or expired, or when no connection of its holder is left; answers its
+    new token.
+
+    ``holder`` must be the name of the asker's own connections: a process that was killed is then known to be
+    gone as soon as the server has noticed, where nobody should have to wait for the lease to expire.
     """
     token: int | None = await database.fetchval(
         """
         INSERT INTO leases (name, holder, token, expires_at) VALUES ($1, $2, 1, now() + $3)
         ON CONFLICT (name) DO UPDATE
             SET holder = $2, token = leases.token + 1, expires_at = now() + $3
-            WHERE leases.expires_at < now() OR leases.holder = $2
+            WHERE leases.expires_at < now()
+               OR NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = leases.holder)
         RETURNING token
         """,
         name,
