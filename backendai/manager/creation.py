@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from backendai.bridges.postgres import Database
 from backendai.core.account import Principal, UserRole
 from backendai.core.errors import (
@@ -75,6 +77,8 @@ class SessionCreation:
         Raises the refusals of contract 02 §2.3.
         """
         check_name(wish.name)
+        if _has_nul(msgspec.to_builtins(wish)):
+            raise InvalidParameters("Text must not contain NUL characters.")
         if wish.agent_list:
             await self._check_agents(requester, wish)
         standing = await store.standing(
@@ -206,6 +210,18 @@ def reusable(existing: Found, wish: SessionWish, canonical: str) -> Found:
     if not wish.reuse or record.image != canonical:
         raise SessionAlreadyExists(data={"existingSessionId": str(record.session_id)})
     return existing
+
+
+def _has_nul(value: object) -> bool:
+    """PostgreSQL keeps any text but that."""
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_has_nul(part) for pair in value.items() for part in pair)
+        case list() | tuple():
+            return any(map(_has_nul, value))
+    return False
 
 
 def _check_batch(wish: SessionWish) -> None:

@@ -24,7 +24,7 @@ from backendai.core.session import SessionStatus
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.link import AgentAddress
 from backendai.manager.presence import Presence
-from backendai.manager.reconciler import Reconciler
+from backendai.manager.reconciler import Reconciler, told
 from backendai.manager.transitions import DestroyOrder
 from backendai.storage import agents as store
 from backendai.storage import enrollment, images
@@ -149,7 +149,7 @@ class Fleet:
                 self._presence.heartbeat(message.agent_id, message.kernels, ended, message.node)
                 return None
             case Fact():
-                await self._reconciler.take_fact(message.event, agent.target)
+                await self._reconciler.take_fact(message.event, message.agent_id, agent.target)
                 return FactAck(boot_id=message.boot_id, seq=message.seq)
             case Goodbye():
                 log.info("fleet.goodbye", agent=message.agent_id, reason=message.reason)
@@ -186,7 +186,7 @@ class Fleet:
             elif facts.phase is KernelPhase.RUNNING:
                 await self._reconciler.apply(kernel_id, Started(), facts=facts)
             elif facts.phase is KernelPhase.EXITED:
-                reason = facts.exit_reason or "self-terminated"
+                reason = told(facts.exit_reason or "self-terminated")
                 await self._reconciler.apply(kernel_id, Ended(reason, facts.exit_code))
         for kernel_id, known in booked.items():
             if kernel_id not in has and known.status in _PRESENT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -34,6 +35,10 @@ log = structlog.get_logger(__name__)
 _CONCURRENCY = 64
 #: Seconds for copying the output of a kernel before it is ended.
 _LOGS_TIMEOUT = 5.0
+
+#: Characters kept of a reason, which travels in notices of limited size, and of the detail of a failure.
+_REASON = 200
+_DETAIL = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +86,41 @@ class Reconciler:
         event: Event,
         *,
         whole_session: bool = False,
+        on_agent: str | None = None,
         facts: KernelFacts | None = None,
         stat: KernelStat | None = None,
     ) -> Applied | None:
         """Let an event happen and order what follows from it."""
         applied = await self._transitions.apply(
-            kernel_id, event, whole_session=whole_session, facts=facts, stat=stat
+            kernel_id, event, whole_session=whole_session, on_agent=on_agent, facts=facts, stat=stat
         )
         if applied is not None:
             self.order(*applied.orders)
         return applied
 
-    async def take_fact(self, event: KernelEvent, sender: AgentAddress) -> None:
-        """A fact from an agent about one of its kernels; the same fact again does nothing."""
+    async def take_fact(self, event: KernelEvent, agent_id: str, sender: AgentAddress) -> None:
+        """A fact from an agent about one of its kernels; the same fact again does nothing.
+
+        What an agent says of kernels that are not its own is not believed.
+        """
+
+        async def happened(what: Event, **more: Any) -> bool:
+            applied = await self.apply(event.kernel_id, what, on_agent=agent_id, **more)
+            return applied is not None
+
         match event:
             case KernelPulling():
-                await self.apply(event.kernel_id, Pulling(event.reason))
+                await happened(Pulling(told(event.reason)))
             case KernelCreating():
-                await self.apply(event.kernel_id, Creating())
+                await happened(Creating())
             case KernelStarted():
-                if await self.apply(event.kernel_id, Started(), facts=event.facts) is None:
+                if not await happened(Started(), facts=event.facts):
                     self.order(DestroyOrder(event.kernel_id, sender, "unknown-kernel"))
             case KernelFailed():
-                await self.apply(event.kernel_id, StartFailed(event.code, event.detail))
+                await happened(StartFailed(told(event.code), told(event.detail, _DETAIL)))
             case KernelTerminated():
-                ended = Ended(event.reason, event.exit_code)
-                if await self.apply(event.kernel_id, ended, stat=event.last_stat) is not None:
+                ended = Ended(told(event.reason), event.exit_code)
+                if await happened(ended, stat=event.last_stat):
                     self.order(LogOrder(event.kernel_id, sender))
 
     def order(self, *orders: Assignment | DestroyOrder | LogOrder) -> None:
@@ -174,3 +188,8 @@ class Reconciler:
             await self.end(order, forced=True)
         except AgentUnreachable as error:
             log.warning("reconciler.destroy-unanswered", kernel=str(order.kernel_id), why=error.why)
+
+
+def told(text: str, limit: int = _REASON) -> str:
+    """What an agent tells may quote a kernel, and that may have printed anything."""
+    return text.replace("\0", "\ufffd")[:limit]

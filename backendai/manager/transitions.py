@@ -62,6 +62,7 @@ class Transitions:
         event: Event,
         *,
         whole_session: bool = False,
+        on_agent: str | None = None,
         facts: KernelFacts | None = None,
         stat: KernelStat | None = None,
         check: Callable[[LockedSession], None] | None = None,
@@ -69,13 +70,14 @@ class Transitions:
         """Let ``event`` happen to a kernel, or to all kernels of its session; ``None`` if there is no such
         kernel.
 
-        ``check`` sees the locked session first and may raise to stop everything. What is written outlives a
-        crash of the process; agents still have to be told by the caller.
+        With ``on_agent`` a kernel that is not on that agent counts as none. ``check`` sees the locked
+        session first and may raise to stop everything. What is written outlives a crash of the process;
+        agents still have to be told by the caller.
         """
         now = self._clock()
         async with self._database.transaction(durable=isinstance(event, DestroyWanted)) as connection:
             session = await store.lock(connection, kernel_id)
-            if session is None:
+            if session is None or not _is_on(session, kernel_id, on_agent):
                 return None
             if check is not None:
                 check(session)
@@ -111,6 +113,10 @@ class Transitions:
             if Effect.DESTROY in steps[kernel.id].effects and kernel.address is not None
         )
         return Applied(session, status, orders, bool(changes))
+
+
+def _is_on(session: LockedSession, kernel_id: UUID, agent_id: str | None) -> bool:
+    return agent_id is None or any(k.id == kernel_id and k.agent_id == agent_id for k in session.kernels)
 
 
 _SIBLING = DestroyWanted(Reason.SIBLING_ENDED, forced=True)

@@ -82,7 +82,7 @@ class FakeAgent:
     def __post_init__(self) -> None:
         self.address = AgentAddress(f"tcp://{self.agent_id}:6001")
         self._seq = 0
-        self._unacknowledged: dict[int, Fact] = {}
+        self.unacknowledged: dict[int, Fact] = {}
         self.send: Callable[[AgentMessage], None] = lambda _message: None
 
     # -- the agent's own life
@@ -100,7 +100,7 @@ class FakeAgent:
                 self.say_hello()
             stats = {id_: KernelStat(cpu_used=5.0, mem=1 << 20, busy=self.busy) for id_ in self.kernels}
             self.send(Heartbeat(agent_id=self.agent_id, boot_id=self.boot_id, seq=number, kernels=stats))
-            for fact in list(self._unacknowledged.values()):
+            for fact in list(self.unacknowledged.values()):
                 self.send(fact)
 
     def say_hello(self) -> None:
@@ -121,13 +121,13 @@ class FakeAgent:
     def reboot(self) -> None:
         self.boot_id = uuid4().hex
         self._seq = 0
-        self._unacknowledged.clear()
+        self.unacknowledged.clear()
         self.accepted = trio.Event()
 
     def tell(self, event: KernelEvent) -> None:
         self._seq += 1
         fact = Fact(agent_id=self.agent_id, boot_id=self.boot_id, seq=self._seq, event=event)
-        self._unacknowledged[self._seq] = fact
+        self.unacknowledged[self._seq] = fact
         self.send(fact)
 
     def end(self, kernel_id: UUID, reason: str, exit_code: int | None = None) -> None:
@@ -163,7 +163,7 @@ class FakeAgent:
             case HelloAccepted() if message.boot_id == self.boot_id:
                 self.accepted.set()
             case FactAck() if message.boot_id == self.boot_id:
-                self._unacknowledged.pop(message.seq, None)
+                self.unacknowledged.pop(message.seq, None)
             case SayHello():
                 self.say_hello()
 

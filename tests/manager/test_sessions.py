@@ -115,6 +115,7 @@ async def test_many_at_once_with_one_name_get_one_session(house: House, agent: F
         ({"cluster_size": 99}, QuotaExceeded, "more than"),
         ({"scaling_group": "nowhere"}, ObjectNotFound, "nowhere"),
         ({"mounts": ("data",)}, ObjectNotFound, "No such object"),
+        ({"environ": {"A": "\0"}}, InvalidParameters, "NUL"),
         ({"resources": {"gpu": 1}}, InvalidParameters, "Unknown requested resource slot"),
         ({"dependencies": ("nobody",)}, InvalidParameters, "dependency list"),
         ({"type": SessionType.BATCH}, InvalidParameters, "startup command"),
@@ -149,7 +150,7 @@ async def test_what_a_reference_means(house: House, agent: FakeAgent) -> None:
     with pytest.raises(TooManySessionsMatched) as caught:
         await sessions.resolve(house.user, "alpha")
     assert {match["name"] for match in caught.value.data["matches"]} == {"alpha_1", "alphax2"}
-    for ref in ("beta", "%", "alpha%", str(UUID(int=0)), ""):
+    for ref in ("beta", "%", "alpha%", "a\0", str(UUID(int=0)), ""):
         with pytest.raises(ObjectNotFound if ref else TooManySessionsMatched):
             await sessions.resolve(house.user, ref)
     with pytest.raises(ObjectNotFound):
