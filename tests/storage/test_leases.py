@@ -10,7 +10,7 @@ from backendai.storage import leases
 HOUR = timedelta(hours=1)
 
 
-async def test_a_lease_has_one_holder_while_its_connections_live(database: Database, database_url: str) -> None:
+async def test_a_lease_has_one_holder_while_it_lives(database: Database, database_url: str) -> None:
     async with open_database(database_url, application="first") as first:
         token = await leases.acquire(first, "duty", "first", HOUR)
         assert token is not None
