@@ -33,6 +33,8 @@ from work import Amount, measure_runs, measure_starts
 
 HERE = Path(__file__).parent
 LISTED = 100
+#: Seconds until PostgreSQL has counted what happened: its processes report only every ten.
+SETTLE = 12.0
 LIST_QUERY = """
 query($limit: Int!, $offset: Int!, $status: String) {
   compute_session_list(limit: $limit, offset: $offset, status: $status) {
@@ -114,6 +116,7 @@ class Bench:
                 for agent_id, (public, secret) in keys.items()
             ],
         )
+        time.sleep(SETTLE)
         idle = self._watch(service, book)
         with program(sys.executable, HERE / "fleet.py") as simulator:
             assert simulator.stdin is not None
@@ -122,7 +125,7 @@ class Bench:
             simulator.stdin.flush()
             if simulator.stdout.readline() != "accepted\n":
                 raise SystemExit("the manager did not accept the simulated agents")
-            time.sleep(2 * wish.interval)
+            time.sleep(SETTLE)
             beating = self._watch(service, book)
             simulator.stdin.close()
             told = json.loads(simulator.stdout.readline())

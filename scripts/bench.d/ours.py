@@ -13,7 +13,6 @@ from uuid import uuid4
 
 from live.api import signed_headers
 
-
 #: Seconds of rest after which a connection is made anew, well below the server's keep-alive time.
 MAY_BE_CLOSED_AFTER = 10.0
 
