@@ -12,11 +12,14 @@ from backendai.gateway.handlers import (
     auth,
     events,
     execution,
+    files,
     hello,
     manager,
     output,
+    proxy,
     run_stream,
     sessions,
+    terminal,
 )
 from backendai.gateway.metrics import Metrics
 from backendai.gateway.services import Services
@@ -46,8 +49,10 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *sessions.ROUTES,
         *execution.ROUTES,
         *output.ROUTES,
+        *files.ROUTES,
         *events.ROUTES,
         *admin.ROUTES,
         *agents.ROUTES,
     )
-    return Gateway(Edge(services, options, routes, run_stream.SOCKETS, metrics))
+    sockets = (*run_stream.SOCKETS, *terminal.SOCKETS, *proxy.SOCKETS)
+    return Gateway(Edge(services, options, routes, sockets, metrics))

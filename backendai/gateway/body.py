@@ -63,6 +63,20 @@ class RequestBody:
             raise BodyTooLarge(f"At most {limit} bytes are taken here")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def piece(self, timeout: float) -> bytes:
+        """The next bytes, empty at the end, for those who take in a body as it comes.
+
+        Raises :class:`BodyTooSlow` after ``timeout`` seconds without any, or :class:`ClientGone`.
+        """
+        try:
+            with trio.fail_after(timeout):
+                while self.pending:
+                    if part := await self._next():
+                        return part
+        except trio.TooSlowError:
+            raise BodyTooSlow from None
+        return b""
+
     async def drain(self) -> None:
         """Throw away what still comes. Unread pieces would block Hypercorn, and with it the answer."""
         with suppress(ClientGone):

@@ -12,10 +12,14 @@ import msgspec
 
 from backendai.core.account import Principal, UserRole
 from backendai.core.errors import AuthFailed
+from backendai.core.signing import media_type_of
+from backendai.gateway.options import HttpOptions
 from backendai.gateway.parameters import read_parameters
 from backendai.gateway.versions import ApiVersion
+from backendai.gateway.yaml_body import YAML, read_yaml
 
 if TYPE_CHECKING:
+    from backendai.gateway.body import RequestBody
     from backendai.gateway.services import Services
     from backendai.gateway.sockets import Socket
 
@@ -50,6 +54,8 @@ class StreamReply:
     source: AbstractAsyncContextManager[Callable[[Write], Awaitable[None]]]
     headers: tuple[Header, ...] = ()
     status: int = 200
+    #: Label of the metrics of what is open.
+    kind: str = "events"
 
 
 def json_reply(value: Any, status: int = 200) -> Reply:
@@ -71,6 +77,7 @@ class Call:
     """One request, checked and ready for its handler."""
 
     services: Services
+    options: HttpOptions
     method: str
     path: str
     arguments: Mapping[str, str]
@@ -83,6 +90,8 @@ class Call:
     legacy: bool = False
     #: None only on routes that need no signature.
     account: Principal | None = None
+    #: The body, on routes that take it in by themselves; ``body`` is empty there.
+    incoming: RequestBody | None = None
     _parameters: dict[str, Any] | None = None
 
     @property
@@ -94,10 +103,17 @@ class Call:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The JSON body if there is one, else the query string. Raises :class:`InvalidParameters`."""
+        """What the body holds if there is one, else the query string. Raises :class:`InvalidParameters`."""
         if self._parameters is None:
-            self._parameters = read_parameters(self.body, self.query)
+            self._parameters = read_parameters(self.json_body, self.query)
         return self._parameters
+
+    @property
+    def json_body(self) -> bytes:
+        """The body as JSON, also when it came as YAML. Raises :class:`InvalidParameters`."""
+        if self.body.strip() and media_type_of(self.headers.get("content-type")) == YAML:
+            return _json.encode(read_yaml(self.body))
+        return self.body
 
     async def owner(self) -> Principal:
         """Whom the request acts for: ``owner_access_key`` of body or query if it names another account."""
@@ -141,13 +157,18 @@ class Route(Checks):
     handler: Handler
     #: The answer may take long: notice when the client hangs up, and cancel the handler then.
     waits: bool = False
+    #: The handler reads ``call.incoming`` piece by piece. Bodies of such requests are not signed.
+    takes_body: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SocketRoute(Checks):
-    """A WebSocket handler; it is called once the connection is accepted."""
+    """A WebSocket handler; it is called once the connection is accepted, unless it ``relays``."""
 
     path: str
     handler: SocketHandler
     #: The last words to a client when the server stops, sent as JSON.
     farewell: Mapping[str, Any] | None = None
+    #: The handler accepts the connection by itself, and until then may refuse it with a BackendError. It holds
+    #: back a client that sends faster than it reads; that one has left, the end of what comes tells it.
+    relays: bool = False

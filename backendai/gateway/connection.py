@@ -24,7 +24,11 @@ class BoundedStream(HalfCloseableStream):
 
     def __init__(self, stream: trio.SocketStream, send_timeout: float) -> None:
         self._stream = stream
-        self._send_timeout = send_timeout
+        self.send_timeout = send_timeout
+        #: When the client last sent anything, by Trio's clock.
+        self.heard_at = trio.current_time()
+        #: Set once the connection is over, be it that the client ended it, that it broke or that we did.
+        self.gone = trio.Event()
         self._held: bytes | None = None
         self._hold_next = False
 
@@ -55,13 +59,18 @@ class BoundedStream(HalfCloseableStream):
         except BlockingIOError:
             sent = 0
         except OSError as error:
+            self.gone.set()
             raise trio.BrokenResourceError(str(error)) from error
         if sent < len(data):
             await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, data: memoryview) -> None:
-        with trio.move_on_after(self._send_timeout) as waiting:
-            await self._stream.send_all(data)
+        with trio.move_on_after(self.send_timeout) as waiting:
+            try:
+                await self._stream.send_all(data)
+            except trio.BrokenResourceError:
+                self.gone.set()
+                raise
         if waiting.cancelled_caught:
             self.abort()
             raise trio.BrokenResourceError("the client stopped reading")
@@ -70,16 +79,27 @@ class BoundedStream(HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self.gone.set()
+            raise
+        if data:
+            self.heard_at = trio.current_time()
+        else:
+            self.gone.set()
+        return data
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 
     def abort(self) -> None:
         """Close the socket now; whoever waits on it gets ClosedResourceError."""
+        self.gone.set()
         self._stream.socket.close()
 
     async def aclose(self) -> None:
+        self.gone.set()
         await self._stream.aclose()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -25,25 +24,14 @@ from backendai.gateway.call import Call, Checks, Gate, Header, Route, SocketRout
 from backendai.gateway.cors import CrossOrigin
 from backendai.gateway.errors import MethodNotAllowed, UrlNotFound
 from backendai.gateway.metrics import Metrics
+from backendai.gateway.options import HttpOptions
 from backendai.gateway.services import Services
 from backendai.gateway.versions import version_of
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+__all__ = ["UNMATCHED", "Edge", "HttpOptions", "Request", "Router", "rate_headers"]
 #: Label of requests that fit no route.
 UNMATCHED = "unmatched"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpOptions:
-    """What the edge needs to know besides its services."""
-
-    allow_origins: tuple[str, ...] = ("*",)
-    #: Bytes of a request body.
-    max_body: int = 1 << 20
-    #: Seconds a client may take to send a body.
-    body_timeout: float = 30.0
-    #: Answer a bug with its traceback. Never in production: it shows internals.
-    debug: bool = False
 
 
 class Request:
@@ -155,6 +143,7 @@ class Edge:
             self.services.status.gate(write=route.gate is Gate.ALL)
         call = Call(
             services=self.services,
+            options=self.options,
             method=request.method,
             path=request.path,
             arguments=arguments,

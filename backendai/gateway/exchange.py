@@ -68,8 +68,10 @@ class HttpExchange:
             await self._read_body()  # a client that still sends would not hear the refusal
             raise
         self._label = route.path
-        body = await self._read_body()
+        body = b"" if route.takes_body else await self._read_body()
         call, rate = await edge.admit(request, route, arguments, body)
+        if route.takes_body:
+            call.incoming = self._body
         if route.waits:
             reply = await self._while_connected(receive, partial(route.handler, call))
         else:
@@ -160,7 +162,7 @@ class HttpExchange:
                 await send(
                     {"type": "http.response.start", "status": reply.status, "headers": self._headers(reply)}
                 )
-                with self._edge.metrics.open_streams.labels("events").track_inprogress():
+                with self._edge.metrics.open_streams.labels(reply.kind).track_inprogress():
                     await run(write)
             return True
 

@@ -45,6 +45,7 @@ def services_of(manager: Manager) -> Services:
         accounts=manager.accounts,
         sessions=manager.sessions,
         execution=manager.execution,
+        streams=manager.streams,
         events=manager.events,
         status=manager.status,
         rate=manager.rate,
@@ -64,7 +65,11 @@ async def serve(
     """
     config = load_config(settings.max_message)
     options = HttpOptions(
-        allow_origins=settings.allow_origins, max_body=settings.max_body, debug=settings.debug
+        allow_origins=settings.allow_origins,
+        max_body=settings.max_body,
+        max_upload=settings.max_upload,
+        relay_idle=settings.relay_idle.total_seconds(),
+        debug=settings.debug,
     )
     async with AsyncExitStack() as ladder:
         http, https = _bind(settings, config, ladder)

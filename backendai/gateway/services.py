@@ -14,9 +14,13 @@ from uuid import UUID
 
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
+from backendai.core.files import FileListing
 from backendai.core.session import SessionCreated, SessionEvent, SessionRecord, SessionWish
 from backendai.manager.directory import DirectoryService
 from backendai.manager.events import EventFilter
+from backendai.manager.link import AgentStream
+from backendai.manager.streams import RunningApp
+from backendai.wire.streams import StreamTarget
 
 
 class Accounts(Protocol):
@@ -57,6 +61,29 @@ class Execution(Protocol):
     async def complete(self, owner: Principal, ref: str, request: CompletionRequest) -> tuple[str, ...]: ...
 
     async def logs(self, owner: Principal, ref: str) -> str: ...
+
+
+class Streams(Protocol):
+    """See :class:`backendai.manager.streams.StreamService`."""
+
+    def open_stream(
+        self, owner: Principal, ref: str, target: StreamTarget
+    ) -> AbstractAsyncContextManager[AgentStream]: ...
+
+    async def list_files(self, owner: Principal, ref: str, path: str) -> FileListing: ...
+
+    async def start_app(
+        self,
+        owner: Principal,
+        ref: str,
+        name: str,
+        *,
+        port: int | None = None,
+        environ: Mapping[str, str],
+        arguments: Mapping[str, str | tuple[str, ...] | None],
+    ) -> RunningApp: ...
+
+    def connect(self, app: RunningApp) -> AbstractAsyncContextManager[AgentStream]: ...
 
 
 class Events(Protocol):
@@ -101,6 +128,7 @@ class Services:
     accounts: Accounts
     sessions: Sessions
     execution: Execution
+    streams: Streams
     events: Events
     status: ManagerStatus
     rate: RateLimits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from backendai.manager.settings import ManagerSettings
@@ -25,6 +26,10 @@ class GatewaySettings:
     max_body: int = 1 << 20
     #: Bytes of one WebSocket message.
     max_message: int = 16 << 20
+    #: Bytes of one uploaded file; the session's disk limit holds besides.
+    max_upload: int = 1 << 30
+    #: Silence of the client after which a terminal or tunnel is closed; answering our pings is no silence.
+    relay_idle: timedelta = timedelta(minutes=10)
     #: Seconds a stop waits for requests under way.
     grace: float = 2.0
     debug: bool = False

@@ -9,10 +9,10 @@ import msgspec
 import structlog
 import trio
 
-from backendai.core.errors import BackendError
+from backendai.core.errors import BackendError, ServiceUnavailable
 from backendai.gateway.body import Receive
 from backendai.gateway.call import Call, Reply, SocketRoute
-from backendai.gateway.connection import STREAM
+from backendai.gateway.connection import STREAM, BoundedStream
 from backendai.gateway.edge import UNMATCHED, Edge, Request
 from backendai.gateway.errors import fault, problem
 from backendai.gateway.logs import current_request
@@ -25,36 +25,67 @@ log = structlog.get_logger(__name__)
 _READ_AHEAD = 64
 #: Seconds for the client's part of the closing handshake.
 _CLOSE_TIME = 2.0
-NORMAL, GOING_AWAY, POLICY, FAILED = 1000, 1001, 1008, 1011
+NORMAL, GOING_AWAY, MALFORMED, POLICY, FAILED, TRY_LATER = 1000, 1001, 1007, 1008, 1011, 1013
 
 
 class Socket:
-    """An accepted WebSocket as a handler sees it. The handler is cancelled when the client leaves."""
+    """A WebSocket as a handler sees it.
 
-    def __init__(self, send: Send) -> None:
+    The handler is cancelled when the client leaves, unless its route relays: then :meth:`receive` tells it.
+    """
+
+    def __init__(self, send: Send, connection: BoundedStream, request_id: str, *, relays: bool) -> None:
         self._send = send
-        self._inbox, self._outbox = trio.open_memory_channel[str](_READ_AHEAD)
+        self._request_id = request_id
+        #: What the WebSocket runs on.
+        self.connection = connection
+        self._relays = relays
+        self._inbox, self._outbox = trio.open_memory_channel[str | bytes](0 if relays else _READ_AHEAD)
+        self.accepted = False
         #: The client has left, so that a cancelled handler can tell it from a server that stops.
         self.client_gone = False
         #: Hypercorn has said so too: nothing more will come.
         self.disconnected = False
         #: What :meth:`SocketExchange` closes the connection with.
         self.close_code = NORMAL
+        self.close_reason = ""
+
+    async def accept(self) -> None:
+        """Upgrade the connection. Only handlers of relaying routes have to."""
+        self.accepted = True
+        headers = [(b"x-request-id", self._request_id.encode())]
+        await self._send({"type": "websocket.accept", "headers": headers})
 
     async def receive_text(self) -> str:
-        return await self._outbox.receive()
+        message = await self._outbox.receive()
+        assert isinstance(message, str)
+        return message
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the client has left and all that it sent was received."""
+        try:
+            return await self._outbox.receive()
+        except trio.EndOfChannel:
+            return None
 
     async def send_json(self, value: Any) -> None:
         await self._send({"type": "websocket.send", "text": msgspec.json.encode(value).decode()})
 
+    async def send_bytes(self, data: bytes) -> None:
+        await self._send({"type": "websocket.send", "bytes": data})
+
     async def feed(self, receive: Receive) -> None:
-        """Pass on text messages until the client leaves; binary ones have no meaning here."""
+        """Pass messages on until the client leaves; binary ones have a meaning for relays only."""
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 self.client_gone = self.disconnected = True
+                self._inbox.close()
                 return
             text = message.get("text")
+            if self._relays:
+                await self._inbox.send(message["bytes"] if text is None else text)
+                continue
             if text is None:
                 continue
             try:
@@ -90,38 +121,44 @@ class SocketExchange:
             log.exception("upgrade failed", route=label)
             reply = fault(request.request_id, None)
         else:
-            reply = Reply(101)
-            await send(
-                {"type": "websocket.accept", "headers": [(b"x-request-id", request.request_id.encode())]}
-            )
+            socket = Socket(send, self._scope["state"][STREAM], request.request_id, relays=route.relays)
+            if not route.relays:
+                await socket.accept()
             with self._edge.metrics.open_streams.labels("websocket").track_inprogress():
-                socket = await self._converse(route, call, receive, send)
-            if not socket.disconnected:
-                await self._close(socket.close_code, receive, send)
+                refusal = await self._converse(route, call, socket, receive)
+            reply = Reply(101) if refusal is None else refusal
+            if refusal is None and not socket.disconnected:
+                await self._close(socket, receive, send)
         if reply.status != 101:
             await _refuse_upgrade(reply, request, send)
         self._edge.metrics.answered("GET", label, reply.status, trio.current_time() - started)
 
-    async def _close(self, code: int, receive: Receive, send: Send) -> None:
+    async def _close(self, socket: Socket, receive: Receive, send: Send) -> None:
         """Say good-bye and wait for the client's; one that goes on sending instead is cut.
 
         Hypercorn has to get rid of every message it has read, or the connection would stay for ever.
         """
         with trio.move_on_after(_CLOSE_TIME) as waiting:
-            await send({"type": "websocket.close", "code": code})
+            await send({"type": "websocket.close", "code": socket.close_code, "reason": socket.close_reason})
             await _until_disconnect(receive)
         if waiting.cancelled_caught:
-            self._scope["state"][STREAM].abort()
+            socket.connection.abort()
             await _until_disconnect(receive)
 
-    async def _converse(self, route: SocketRoute, call: Call, receive: Receive, send: Send) -> Socket:
-        """Run the handler until it is done, the client leaves or the server stops."""
-        socket = Socket(send)
+    async def _converse(
+        self, route: SocketRoute, call: Call, socket: Socket, receive: Receive
+    ) -> Reply | None:
+        """Run the handler until it is done, the client leaves or the server stops.
+
+        Answers what to say instead of an upgrade if the handler did not accept the connection.
+        """
+        refusal: Reply | None = None
         async with trio.open_nursery() as nursery:
 
             async def watch_client() -> None:
                 await socket.feed(receive)
-                nursery.cancel_scope.cancel()
+                if not (route.relays and socket.accepted):
+                    nursery.cancel_scope.cancel()
 
             async def watch_server() -> None:
                 await self._edge.closing.wait()
@@ -134,11 +171,17 @@ class SocketExchange:
             nursery.start_soon(watch_server)
             try:
                 await route.handler(call, socket)
+            except BackendError as error:
+                refusal = problem(error)
+                socket.close_code = FAILED
             except Exception:
                 log.exception("socket failed", route=route.path)
+                refusal = fault(call.request_id, None)
                 socket.close_code = FAILED
             nursery.cancel_scope.cancel()
-        return socket
+        if socket.accepted:
+            return None
+        return refusal or problem(ServiceUnavailable("The server is going down."))
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import trio
+from fake_streams import FakeStreams
 
 from backendai.core.account import Credential, Principal, RateState, Secret, UserRole
 from backendai.core.errors import Forbidden, InvalidParameters, ObjectNotFound, ServerFrozen
@@ -288,6 +289,7 @@ class Fakes:
     accounts: FakeAccounts = field(default_factory=FakeAccounts)
     sessions: FakeSessions = field(default_factory=FakeSessions)
     execution: FakeExecution = field(default_factory=FakeExecution)
+    streams: FakeStreams = field(default_factory=FakeStreams)
     events: FakeEvents = field(default_factory=FakeEvents)
     status: FakeStatus = field(default_factory=FakeStatus)
     rate: FakeRate = field(default_factory=FakeRate)
@@ -298,6 +300,7 @@ class Fakes:
             accounts=self.accounts,
             sessions=self.sessions,
             execution=self.execution,
+            streams=self.streams,
             events=self.events,
             status=self.status,
             rate=self.rate,
