@@ -99,5 +99,5 @@ def _check_form(headers: Mapping[str, str]) -> None:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:32]} is not understood")
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     # Clients send JSON under all kinds of names, so only what is surely something else is refused.
-    if media_type == "text/yaml" or media_type.startswith("multipart/"):
+    if media_type.startswith("multipart/"):
         raise UnsupportedMediaType(f"{media_type[:64]} is not understood here, send JSON")

@@ -74,6 +74,8 @@ class Router:
     """The routes, by the kind of request they answer."""
 
     def __init__(self, routes: Sequence[Route], sockets: Sequence[SocketRoute]) -> None:
+        self.routes = tuple(routes)
+        self.sockets = tuple(sockets)
         # A route stands where werkzeug has the name of an endpoint; it only hands it back.
         self._http = _adapter([Rule(each.path, methods=[each.method], endpoint=each) for each in routes])
         self._sockets = _adapter([Rule(each.path, endpoint=each) for each in sockets])
@@ -99,9 +101,9 @@ class Router:
 
 
 def _check(path: str) -> None:
-    """No name holds a NUL, and PostgreSQL would refuse it as text."""
-    if "\x00" in path:
-        raise UrlNotFound(data=path)
+    """No name holds a NUL, which PostgreSQL would refuse, or what decoding puts for bytes that are no UTF-8."""
+    if "\x00" in path or "\ufffd" in path:
+        raise BadRequest("The path is not text")
 
 
 def _adapter(rules: list[Rule]) -> Any:

@@ -35,7 +35,7 @@ async def test_unknown_path_and_method(client: SigningClient) -> None:
     assert problem_of(response) == (405, "method-not-allowed")
     assert response.headers["allow"] == "GET, HEAD, POST"
     assert problem_of(await client.http.request("BREW", "/session")) == (405, "method-not-allowed")
-    for path in ("/session/", "/v0/auth", "/v10/auth", "/auth//", "/v2/nothing", "/session/%00"):
+    for path in ("/session/", "/v0/auth", "/v10/auth", "/auth//", "/v2/nothing"):
         assert problem_of(await client.http.get(path)) == (404, "url-not-found")
     response = await client.http.get("/stream/session/abcd/execute")
     assert problem_of(response) == (400, "generic-bad-request")
@@ -164,7 +164,6 @@ async def test_slow_body(port: int) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Content-Type": "text/yaml"},
         {"Content-Type": "multipart/form-data; boundary=x"},
         {"Content-Encoding": "gzip"},
     ],

@@ -13,7 +13,7 @@ from backendai.gateway.graphql.endpoint import answer
 
 async def graphql(call: Call, *, legacy: bool) -> Reply:
     status, body, content_type = await answer(
-        call.services.directory, call.principal, call.body, legacy=legacy
+        call.services.directory, call.principal, call.json_body, legacy=legacy
     )
     return Reply(status, body, ((b"content-type", content_type.encode()),))
 

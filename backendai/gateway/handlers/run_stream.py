@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import structlog
 import trio
 
@@ -13,7 +10,7 @@ from backendai.core.errors import BackendError, InvalidParameters
 from backendai.core.execution import RunMode, RunRequest, RunStatus
 from backendai.core.ids import new_run_id
 from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
-from backendai.gateway.parameters import Fields
+from backendai.gateway.parameters import Fields, read_object
 from backendai.gateway.session_view import frame_view
 from backendai.gateway.sockets import Socket
 
@@ -61,13 +58,7 @@ async def _follow(call: Call, socket: Socket, owner: Principal, request: RunRequ
 
 
 def _first_request(text: str) -> RunRequest:
-    try:
-        values: Any = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidParameters("the first frame is not JSON") from None
-    if not isinstance(values, dict):
-        raise InvalidParameters("the first frame is not an object")
-    fields = Fields(values)
+    fields = Fields(read_object(text, "first frame"))
     mode = fields.choice("mode", default="", allowed=("query", "batch"), kind="RunMode")
     if not mode:
         fields.refuse("mode", "is required, query or batch")
