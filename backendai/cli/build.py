@@ -88,6 +88,7 @@ def manager_settings(settings: Settings) -> ManagerSettings:
         call_timeout=settings[c.CALL_TIMEOUT],
         lease_ttl=settings[c.LEASE_TTL],
         log_retention=settings[c.LOG_RETENTION],
+        event_retention=settings[c.EVENT_RETENTION],
     )
 
 

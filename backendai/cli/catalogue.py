@@ -187,11 +187,15 @@ LOG_RETENTION = Option(
     name="log-retention", kind=kinds.DURATION, default=timedelta(days=30),
     help="How long the output of ended sessions is kept.",
 )  # fmt: skip
+EVENT_RETENTION = Option(
+    name="event-retention", kind=kinds.DURATION, default=timedelta(days=3),
+    help="How long a reader of session events may stay away and still miss none.",
+)  # fmt: skip
 MANAGER = (
     PROCESS_ID, EVENTS_PORT, EVENTS_ENDPOINT, MANAGER_KEYS, LINK_ENCRYPTION, DATABASE_POOL,
     HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, AGENT_RECONCILE_FOR, SCHEDULER_INTERVAL, SWEEP_INTERVAL,
     PENDING_TIMEOUT, START_TIMEOUT, TERMINATE_TIMEOUT, CALL_TIMEOUT, LEASE_TTL,
-    LOG_RETENTION,
+    LOG_RETENTION, EVENT_RETENTION,
 )  # fmt: skip
 
 # -- agent

@@ -134,6 +134,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One line of ``/events/session`` (contract 03 §7), with what is needed to decide who may see it."""
 
+    #: Its number, growing in the order in which events came true; given when it is written down.
+    id: int = 0
     #: ``session_started``, ``kernel_terminated``, ...
     name: str
     session_id: UUID

@@ -6,7 +6,7 @@ which fit by structure.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,9 +15,9 @@ from uuid import UUID
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
-from backendai.core.session import SessionCreated, SessionEvent, SessionRecord, SessionWish
+from backendai.core.session import SessionCreated, SessionRecord, SessionWish
 from backendai.manager.directory import DirectoryService
-from backendai.manager.events import EventFilter
+from backendai.manager.events import EventFeed, EventFilter
 from backendai.manager.link import AgentStream
 from backendai.manager.streams import RunningApp
 from backendai.wire.streams import StreamTarget
@@ -60,7 +60,10 @@ class Execution(Protocol):
 
     async def complete(self, owner: Principal, ref: str, request: CompletionRequest) -> tuple[str, ...]: ...
 
-    async def logs(self, owner: Principal, ref: str) -> str: ...
+    async def logs(self, owner: Principal, ref: str, kernel_id: UUID | None = None) -> str: ...
+
+    async def replay(self, owner: Principal, ref: str, run_id: str, after: int, wait: float) -> RunReply:
+        """Any part of a run's output, again."""
 
 
 class Streams(Protocol):
@@ -88,8 +91,13 @@ class Streams(Protocol):
 
 class Events(Protocol):
     def subscribe(
-        self, principal: Principal, wanted: EventFilter
-    ) -> AbstractAsyncContextManager[AsyncIterator[SessionEvent]]: ...
+        self,
+        principal: Principal,
+        wanted: EventFilter,
+        *,
+        after: int | None = None,
+        reader: str | None = None,
+    ) -> AbstractAsyncContextManager[EventFeed]: ...
 
     def close(self) -> None:
         """End every subscription: the server is about to stop."""

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
+
+import structlog
+import trio
 
 from backendai.bridges.postgres import Database
 from backendai.core.account import Principal
 from backendai.core.errors import Forbidden, ObjectNotFound
 from backendai.core.notice import SessionChanged
 from backendai.core.session import SessionEvent
+from backendai.manager.clock import Clock, wall_time
+from backendai.manager.cursors import StreamCursors
 from backendai.manager.notices import NoticeBoard
 from backendai.storage import accounts
-from backendai.supervision.broadcast import Subscription
+from backendai.storage import events as store
+
+log = structlog.get_logger(__name__)
 
 #: Events a subscriber may lag behind before its stream is cut.
 _BACKLOG = 1000
+#: Seconds between two notes of how far a reader has come, and for the last one.
+_NOTE_INTERVAL = 5.0
+_NOTE_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +44,68 @@ class EventFilter:
     levels: frozenset[str] = frozenset({"session", "kernel"})
 
 
+class EventFeed(AsyncIterator[SessionEvent]):
+    """Events, for one task to read. ``complete`` is False when some that were asked for are not known any
+    more.
+    """
+
+    def __init__(self, events: AsyncIterator[SessionEvent], *, complete: bool = True) -> None:
+        self._events = events
+        self.complete = complete
+
+    async def __anext__(self) -> SessionEvent:
+        return await self._events.__anext__()
+
+
 class EventService:
-    def __init__(self, database: Database, board: NoticeBoard) -> None:
+    def __init__(
+        self,
+        database: Database,
+        board: NoticeBoard,
+        cursors: StreamCursors,
+        retention: timedelta,
+        clock: Clock = wall_time,
+    ) -> None:
         self._database = database
         self._board = board
+        self._cursors = cursors
+        self._retention = retention
+        self._clock = clock
 
     @asynccontextmanager
     async def subscribe(
-        self, principal: Principal, wanted: EventFilter
-    ) -> AsyncIterator[AsyncIterator[SessionEvent]]:
-        """Events from now on; the iterator ends when the service stops.
+        self,
+        principal: Principal,
+        wanted: EventFilter,
+        *,
+        after: int | None = None,
+        reader: str | None = None,
+    ) -> AsyncIterator[EventFeed]:
+        """Events from now on, or all with numbers above ``after``; the iterator ends when the service stops.
 
-        It raises :class:`backendai.supervision.broadcast.SubscriberTooSlow` when its reader falls far behind.
+        A ``reader`` that was here before and does not say how far it came goes on from there. The iterator
+        raises :class:`backendai.supervision.broadcast.SubscriberTooSlow` when its reader falls far behind.
         Raises :class:`Forbidden` for another's key and :class:`ObjectNotFound` for an unknown project.
         """
+        visible = await self._visible(principal, wanted)
+        if after is None and reader is not None:
+            after = await self._cursors.recall(reader)
+        horizon = await store.horizon(self._database)
+        complete = after is None or horizon.first - 1 <= after <= horizon.last
+        start = after if after is not None and complete else horizon.last
+        events = self._follow(principal, wanted, visible, start)
+        async with aclosing(events if reader is None else self._noting(events, reader, start)) as feed:
+            yield EventFeed(feed, complete=complete)
+
+    def close(self) -> None:
+        """End every stream: the service is about to stop."""
+        self._board.sessions.close()
+
+    async def prune(self) -> None:
+        """Forget what is older than the retention time."""
+        await store.prune(self._database, self._clock() - self._retention)
+
+    async def _visible(self, principal: Principal, wanted: EventFilter) -> Callable[[SessionEvent], bool]:
         owner = wanted.owner_access_key
         if (
             owner is not None
@@ -54,36 +113,66 @@ class EventService:
             and not (principal.is_admin or principal.is_superadmin)
         ):
             raise Forbidden("You can only watch your own sessions.")
-        projects: list[UUID] | None = None
-        if wanted.group is not None:
-            domain = None if principal.is_superadmin else principal.domain_name
-            projects = await accounts.project_ids(self._database, wanted.group, domain)
-            if not projects:
-                raise ObjectNotFound("user group")
+        if wanted.group is None:
+            return lambda event: _may_see(principal, event) and _asked_for(wanted, event)
+        domain = None if principal.is_superadmin else principal.domain_name
+        projects = await accounts.project_ids(self._database, wanted.group, domain)
+        if not projects:
+            raise ObjectNotFound("user group")
+        return lambda event: (
+            event.project_id in projects and _may_see(principal, event) and _asked_for(wanted, event)
+        )
+
+    async def _follow(
+        self, principal: Principal, wanted: EventFilter, visible: Callable[[SessionEvent], bool], start: int
+    ) -> AsyncGenerator[SessionEvent, None]:
+        """What the database has after ``start``, then what is heard, without gap or repetition."""
+        position = start
+
+        async def read() -> list[SessionChanged]:
+            return await store.after(
+                self._database,
+                position,
+                user_id=None if principal.is_superadmin or principal.is_admin else principal.user_id,
+                domain_name=None if principal.is_superadmin else principal.domain_name,
+                session_id=wanted.session_id,
+            )
+
+        # A reader may take its time with what is behind it: only then it has to keep up.
+        while len(page := await read()) == store.PAGE:
+            for notice in page:
+                position = notice.event.id
+                if visible(notice.event):
+                    yield notice.event
         with self._board.sessions.subscribe(_BACKLOG) as subscription:
-            async with aclosing(_visible(subscription, principal, wanted, projects)) as events:
-                yield events
+            while page := await read():
+                for notice in page:
+                    position = notice.event.id
+                    if visible(notice.event):
+                        yield notice.event
+            async for notice in subscription:
+                if notice.event.id > position and visible(notice.event):
+                    yield notice.event
 
-    def close(self) -> None:
-        """End every stream: the service is about to stop."""
-        self._board.sessions.close()
-
-
-async def _visible(
-    changes: Subscription[SessionChanged],
-    principal: Principal,
-    wanted: EventFilter,
-    projects: list[UUID] | None,
-) -> AsyncGenerator[SessionEvent, None]:
-    async for change in changes:
-        event = change.event
-        if (
-            event.name.partition("_")[0] in wanted.levels
-            and _may_see(principal, event)
-            and _asked_for(wanted, event)
-            and (projects is None or event.project_id in projects)
-        ):
-            yield event
+    async def _noting(
+        self, events: AsyncGenerator[SessionEvent, None], reader: str, start: int
+    ) -> AsyncGenerator[SessionEvent, None]:
+        """Keep note of what the reader has taken, as far as it came back for more."""
+        position = noted = start
+        await self._cursors.remember(reader, start)
+        noted_at = trio.current_time()
+        async with aclosing(events):
+            try:
+                async for event in events:
+                    yield event
+                    position = event.id
+                    if trio.current_time() > noted_at + _NOTE_INTERVAL:
+                        await self._cursors.remember(reader, position)
+                        noted, noted_at = position, trio.current_time()
+            finally:
+                if position != noted:
+                    with trio.move_on_after(_NOTE_TIMEOUT, shield=True):
+                        await self._cursors.remember(reader, position)
 
 
 def _may_see(principal: Principal, event: SessionEvent) -> bool:
@@ -95,6 +184,8 @@ def _may_see(principal: Principal, event: SessionEvent) -> bool:
 
 
 def _asked_for(wanted: EventFilter, event: SessionEvent) -> bool:
+    if event.name.partition("_")[0] not in wanted.levels:
+        return False
     if wanted.session_id is not None:
         return event.session_id == wanted.session_id
     if wanted.session_name is not None and event.session_name != wanted.session_name:

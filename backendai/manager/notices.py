@@ -20,6 +20,7 @@ from backendai.core.notice import (
     WorkWaits,
     decode,
 )
+from backendai.storage import events
 from backendai.supervision.broadcast import Broadcast, Subscription
 from backendai.supervision.periodic import Alarm
 
@@ -34,8 +35,9 @@ class CachesAccounts(Protocol):
 class NoticeBoard:
     """What was heard, for the parts of this process.
 
-    Losing the connection means that notices are missing: :meth:`run` then raises, waits for a session end
-    early, caches are no longer trusted, and the manager starts its loops anew.
+    When the connection is lost, :meth:`run` raises, waits for a session end early, caches are no longer
+    trusted, and the manager starts its loops anew; events of sessions that were missed are then made up for
+    from the database, every one in its turn.
     """
 
     def __init__(self, database: Database, accounts: CachesAccounts) -> None:
@@ -50,6 +52,8 @@ class NoticeBoard:
         self.status_changed = Alarm()
         self.keys_changed = Alarm()
         self.listening = False
+        #: Number of the last event that was passed on; None before the first time of listening.
+        self.last_event: int | None = None
 
     @contextmanager
     def watch(self, session_id: UUID) -> Iterator[Subscription[SessionChanged]]:
@@ -77,6 +81,7 @@ class NoticeBoard:
                 self.listening = True
                 self._accounts.trust_cache(True)
                 self.status_changed.ring()
+                await self._catch_up()
                 task_status.started()
                 async for _, payload in feed:
                     self._take(payload)
@@ -86,6 +91,14 @@ class NoticeBoard:
             for watchers in self._by_session.values():
                 for broadcast in watchers:
                     broadcast.close()
+
+    async def _catch_up(self) -> None:
+        if self.last_event is None:
+            self.last_event = (await events.horizon(self._database)).last
+            return
+        while missed := await events.after(self._database, self.last_event):
+            for notice in missed:
+                self._take_session(notice)
 
     def _take(self, payload: str) -> None:
         try:
@@ -105,6 +118,9 @@ class NoticeBoard:
                 self.work_waits.ring()
 
     def _take_session(self, notice: SessionChanged) -> None:
+        if self.last_event is not None and notice.event.id <= self.last_event:
+            return  # it was made up for already
+        self.last_event = notice.event.id
         if notice.event.name in ("session_enqueued", "kernel_terminated", "kernel_cancelled"):
             self.work_waits.ring()
         for broadcast in self._by_session.get(notice.event.session_id, ()):

@@ -17,6 +17,7 @@ from backendai.bridges.redis import open_redis
 from backendai.core.lifecycle import Deadlines
 from backendai.manager.accounts import AccountService
 from backendai.manager.creation import SessionCreation
+from backendai.manager.cursors import StreamCursors
 from backendai.manager.directory import DirectoryService
 from backendai.manager.enrollment import Enrollment
 from backendai.manager.events import EventService
@@ -179,6 +180,7 @@ async def open_manager(
         board = NoticeBoard(database, accounts)
         images = ImageService(database)
         transitions = Transitions(database, deadlines)
+        events = EventService(database, board, StreamCursors(rates), settings.event_retention)
         logs = LogArchive(database, agents, settings.log_retention)
         reconciler = Reconciler(transitions, agents, logs, call_timeout)
         heard = HeardStats()
@@ -217,7 +219,7 @@ async def open_manager(
                 per_session=settings.streams_per_session,
                 total=settings.streams,
             ),
-            events=EventService(database, board),
+            events=events,
             status=ManagerStatusService(database, reconciler, settings, board.status_changed),
             rate=rate,
             health=HealthService(database, rates, rate, board),
@@ -231,6 +233,6 @@ async def open_manager(
             fleet=fleet,
             presence=presence,
             sweeper=Sweeper(database, reconciler, fleet, logs, reconcile_for=settings.agent_reconcile_for),
-            janitor=Janitor([logs.prune]),
+            janitor=Janitor([logs.prune, events.prune]),
             listener=listener if listen else None,
         )

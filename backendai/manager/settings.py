@@ -48,3 +48,5 @@ class ManagerSettings:
     lease_ttl: timedelta = timedelta(seconds=10)
     #: How long the output of ended kernels is kept.
     log_retention: timedelta = timedelta(days=30)
+    #: How long events of sessions can be asked for again.
+    event_retention: timedelta = timedelta(days=3)

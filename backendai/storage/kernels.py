@@ -13,9 +13,10 @@ import msgspec
 from backendai.bridges.postgres import Connection, Database, Row
 from backendai.core.kernel import KernelFacts, KernelLimits, KernelSpec, KernelStat, ServicePort
 from backendai.core.lifecycle import KernelState
-from backendai.core.notice import CHANNEL, Notice, encode
+from backendai.core.notice import SessionChanged
 from backendai.core.session import SessionStatus, SessionType
 from backendai.core.slots import stored
+from backendai.storage.events import RECORD
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +109,13 @@ async def write(
     kernels: Sequence[KernelChange],
     session: SessionChange | None,
     now: datetime,
-    notices: Sequence[Notice],
+    notices: Sequence[SessionChanged],
 ) -> None:
     """Write changed kernels, close allocations of ended ones, the session's new status with its place in the
-    history, and send the notices: one statement.
+    history, and record the events: one statement. What it changes has to be locked.
     """
     await connection.execute(
-        """
+        f"""
         WITH change AS (
             SELECT * FROM jsonb_to_recordset($1) AS c(
                 id uuid, status text, status_info text, status_data jsonb, status_changed timestamptz,
@@ -149,13 +150,12 @@ async def write(
             INSERT INTO session_status_history (session_id, status, status_info, at)
             SELECT id, status, status_info, $3 FROM s
         )
-        SELECT pg_notify($4, n) FROM unnest($5::text[]) AS n
-        """,
+        {RECORD} SELECT n FROM jsonb_array_elements($4::jsonb) AS n
+        """,  # noqa: S608
         list(kernels),
         session if session is not None else {},
         now,
-        CHANNEL,
-        [encode(notice) for notice in notices],
+        list(notices),
     )
 
 

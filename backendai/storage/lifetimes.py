@@ -59,9 +59,12 @@ async def note_use(connection: Connection | Database, kernel_ids: Collection[UUI
     """The sessions of these kernels are in use now."""
     await connection.execute(
         """
-        UPDATE sessions SET last_used = $2::timestamptz
-        WHERE id IN (SELECT session_id FROM kernels WHERE id = ANY($1))
-          AND (last_used IS NULL OR last_used < $2::timestamptz - $3::interval)
+        WITH unlocked AS (
+            SELECT id FROM sessions WHERE id IN (SELECT session_id FROM kernels WHERE id = ANY($1))
+              AND (last_used IS NULL OR last_used < $2::timestamptz - $3::interval)
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE sessions SET last_used = $2::timestamptz WHERE id IN (SELECT id FROM unlocked)
         """,
         list(kernel_ids),
         now,

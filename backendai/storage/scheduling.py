@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from backendai.bridges.postgres import Connection, Database, Row
-from backendai.core.notice import CHANNEL, Notice, encode
+from backendai.core.notice import SessionChanged
 from backendai.core.placement import (
     AgentRoom,
     Limit,
@@ -28,6 +28,7 @@ from backendai.core.placement import (
 )
 from backendai.core.session import ClusterMode
 from backendai.core.slots import Slots, stored, subtract
+from backendai.storage.events import RECORD
 
 #: The advisory lock to begin with (``Database.transaction(lock=...)``); any constant that nothing else uses.
 RESERVATION_LOCK = 0x736C_6F74
@@ -126,20 +127,20 @@ async def reserve(
     reservations: Sequence[Reservation],
     now: datetime,
     deadline: datetime,
-    notices: Sequence[Notice],
+    notices: Sequence[SessionChanged],
 ) -> None:
     """Give these kernels what they asked for, and their sessions the status SCHEDULED: one statement."""
     await connection.execute(
-        """
+        f"""
         WITH r AS (
             SELECT * FROM jsonb_to_recordset($1) AS r(kernel_id uuid, session_id uuid, agent_id text)
         ), k AS (
-            UPDATE kernels SET status = 'SCHEDULED', status_info = 'scheduled', status_data = '{}',
+            UPDATE kernels SET status = 'SCHEDULED', status_info = 'scheduled', status_data = '{{}}',
             status_changed = $2,
                    deadline = $3, agent_id = r.agent_id, occupied_slots = requested_slots
             FROM r WHERE kernels.id = r.kernel_id
         ), s AS (
-            UPDATE sessions SET status = 'SCHEDULED', status_info = 'scheduled', status_data = '{}',
+            UPDATE sessions SET status = 'SCHEDULED', status_info = 'scheduled', status_data = '{{}}',
                    status_changed = $2, scheduled_at = $2, occupied_slots = requested_slots
             WHERE id IN (SELECT session_id FROM r)
             RETURNING id, access_key, user_id, project_id, domain_name
@@ -156,39 +157,43 @@ async def reserve(
             INSERT INTO session_status_history (session_id, status, status_info, at)
             SELECT id, 'SCHEDULED', 'scheduled', $2 FROM s
         )
-        SELECT pg_notify($4, n) FROM unnest($5::text[]) AS n
-        """,
+        {RECORD} SELECT n FROM jsonb_array_elements($4::jsonb) AS n
+        """,  # noqa: S608
         list(reservations),
         now,
         deadline,
-        CHANNEL,
-        [encode(notice) for notice in notices],
+        list(notices),
     )
 
 
 async def prepare(
-    connection: Connection | Database, session_ids: Sequence[UUID], now: datetime, notices: Sequence[Notice]
+    connection: Connection | Database,
+    session_ids: Sequence[UUID],
+    now: datetime,
+    notices: Sequence[SessionChanged],
 ) -> None:
-    """SCHEDULED becomes PREPARING, where it still is SCHEDULED: one statement. The deadline of the start
-    stays.
+    """SCHEDULED becomes PREPARING, where it still is SCHEDULED, and only there the events are recorded: one
+    statement. The deadline of the start stays.
     """
     await connection.execute(
-        """
-        WITH k AS (
-            UPDATE kernels SET status = 'PREPARING', status_changed = $2
-            WHERE session_id = ANY($1) AND status = 'SCHEDULED'
+        f"""
+        WITH locked AS (
+            SELECT id FROM sessions WHERE id = ANY($1) AND status = 'SCHEDULED' ORDER BY id FOR NO KEY UPDATE
         ), s AS (
             UPDATE sessions SET status = 'PREPARING', status_info = NULL, status_changed = $2
-            WHERE id = ANY($1) AND status = 'SCHEDULED' RETURNING id
+            WHERE id IN (SELECT id FROM locked) RETURNING id
+        ), k AS (
+            UPDATE kernels SET status = 'PREPARING', status_changed = $2
+            WHERE session_id IN (SELECT id FROM s) AND status = 'SCHEDULED'
         ), h AS (
             INSERT INTO session_status_history (session_id, status, at) SELECT id, 'PREPARING', $2 FROM s
         )
-        SELECT pg_notify($3, n) FROM unnest($4::text[]) AS n
-        """,
+        {RECORD} SELECT n FROM jsonb_array_elements($3::jsonb) AS n
+            WHERE (n #>> '{{event,session_id}}')::uuid IN (SELECT id FROM s)
+        """,  # noqa: S608
         list(session_ids),
         now,
-        CHANNEL,
-        [encode(notice) for notice in notices],
+        list(notices),
     )
 
 

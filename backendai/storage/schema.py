@@ -445,6 +445,20 @@ session_status_history = sa.Table(
     _time("at"),
 )
 
+session_events = sa.Table(
+    "session_events",
+    metadata,
+    #: Given by a trigger in the order of commit; it also fills what follows from the notice, and sends that.
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _time("at"),
+    sa.Column("session_id", sa.Uuid, nullable=False),
+    sa.Column("user_id", sa.Uuid, nullable=False),
+    sa.Column("domain_name", sa.String(64), nullable=False),
+    #: A ``core.notice.SessionChanged``.
+    sa.Column("notice", JSONB, nullable=False),
+    sa.Index(None, "at"),
+)
+
 session_dependencies = sa.Table(
     "session_dependencies",
     metadata,

@@ -12,7 +12,7 @@ import msgspec
 
 from backendai.bridges.postgres import Connection, Database, Row
 from backendai.core.kernel import KernelStat
-from backendai.core.notice import CHANNEL, Notice, encode
+from backendai.core.notice import SessionChanged
 from backendai.core.session import (
     ClusterMode,
     SessionRecord,
@@ -20,6 +20,7 @@ from backendai.core.session import (
     SessionStatus,
     SessionType,
 )
+from backendai.storage.events import RECORD
 
 #: More hits than this are not looked at (contract 02 §0).
 MAX_MATCHES = 10
@@ -152,7 +153,7 @@ async def insert(
     session: Mapping[str, Any],
     kernels: Sequence[Mapping[str, Any]],
     depends_on: Sequence[UUID],
-    notices: Sequence[Notice],
+    notices: Sequence[SessionChanged],
 ) -> None:
     """Enter a session with all its kernels, in one statement: all or nothing.
 
@@ -173,13 +174,12 @@ async def insert(
             INSERT INTO session_status_history (session_id, status, at) SELECT id, 'PENDING', status_changed
             FROM s
         )
-        SELECT pg_notify($4, n) FROM unnest($5::text[]) AS n
+        {RECORD} SELECT n FROM s, jsonb_array_elements($4::jsonb) AS n
         """,  # noqa: S608
         session,
         kernels,
         list(depends_on),
-        CHANNEL,
-        [encode(notice) for notice in notices],
+        list(notices),
     )
 
 
@@ -195,8 +195,12 @@ async def add_queries(connection: Connection | Database, counts: Mapping[UUID, i
     """Count runs of code; 0 tells of any other use."""
     await connection.execute(
         """
+        WITH locked AS (
+            SELECT id FROM sessions WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE
+        )
         UPDATE sessions SET num_queries = num_queries + c.number, last_used = now()
-        FROM unnest($1::uuid[], $2::bigint[]) AS c(id, number) WHERE sessions.id = c.id
+        FROM unnest($1::uuid[], $2::bigint[]) AS c(id, number) JOIN locked USING (id)
+        WHERE sessions.id = c.id
         """,
         list(counts),
         list(counts.values()),

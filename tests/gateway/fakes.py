@@ -29,7 +29,7 @@ from backendai.core.session import (
     SessionWish,
 )
 from backendai.gateway.services import Services
-from backendai.manager.events import EventFilter
+from backendai.manager.events import EventFeed, EventFilter
 from backendai.supervision.broadcast import Broadcast
 
 SESSION_ID = UUID("11111111-2222-3333-4444-555555555555")
@@ -211,17 +211,25 @@ class FakeEvents:
     broadcast: Broadcast[SessionEvent] = field(default_factory=Broadcast)
     wanted: EventFilter | None = None
     subscribed: trio.Event = field(default_factory=trio.Event)
+    after: int | None = None
+    reader: str | None = None
+    complete: bool = True
 
     @asynccontextmanager
     async def subscribe(
-        self, principal: Principal, wanted: EventFilter
-    ) -> AsyncIterator[AsyncIterator[SessionEvent]]:
+        self,
+        principal: Principal,
+        wanted: EventFilter,
+        *,
+        after: int | None = None,
+        reader: str | None = None,
+    ) -> AsyncIterator[EventFeed]:
         if wanted.owner_access_key not in (None, principal.access_key):
             raise Forbidden("not yours")
-        self.wanted = wanted
+        self.wanted, self.after, self.reader = wanted, after, reader
         with self.broadcast.subscribe(4) as subscription:
             self.subscribed.set()
-            yield subscription
+            yield EventFeed(subscription, complete=self.complete)
 
     def close(self) -> None:
         self.broadcast.close()
@@ -229,6 +237,7 @@ class FakeEvents:
 
 def event(name: str = "session_started") -> SessionEvent:
     return SessionEvent(
+        id=41,
         name=name,
         session_id=SESSION_ID,
         session_name="my-sess",

@@ -1,7 +1,13 @@
-"""``/events/session``: what happens to sessions, as server-sent events (contract 03 §6, §7)."""
+"""``/events/session``: what happens to sessions, as server-sent events (contract 03 §6, §7).
+
+Events have ids, and who comes back with ``Last-Event-ID`` misses none. The official clients come back by
+themselves, with the signature of their first request, unless they were told ``server_close``; so the end of
+this process is no reason to say that.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,7 +22,7 @@ from backendai.core.errors import InvalidParameters
 from backendai.core.session import SessionEvent
 from backendai.gateway.call import VERSIONED, Call, Gate, Route, StreamReply, Write
 from backendai.gateway.parameters import Fields
-from backendai.manager.events import EventFilter
+from backendai.manager.events import EventFeed, EventFilter
 from backendai.supervision.broadcast import SubscriberTooSlow
 
 log = structlog.get_logger(__name__)
@@ -24,35 +30,45 @@ log = structlog.get_logger(__name__)
 #: Seconds between comments that keep proxies from closing a silent connection.
 PING_INTERVAL = 15.0
 _PING = b": ping\n\n"
-_CLOSE = b"event: server_close\ndata: {}\n\n"
+#: Some events the reader asked for are no longer known.
+_LOST = b'event: events_lost\ndata: {"reason": "what happened after the given event is no longer known"}\n\n'
+_TOO_SLOW = (
+    b'event: server_close\ndata: {"reason": "too slow: read faster, or come back with the last id"}\n\n'
+)
 _HEADERS = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
 _LEVELS = frozenset({"session", "kernel"})
+_EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
 async def session_events(call: Call) -> StreamReply:
-    return StreamReply(_feed(call, _wanted(call)), _HEADERS)
+    return StreamReply(_feed(call, _wanted(call), _last_event(call)), _HEADERS)
 
 
 @asynccontextmanager
-async def _feed(call: Call, wanted: EventFilter) -> AsyncIterator[Callable[[Write], Awaitable[None]]]:
-    async with call.services.events.subscribe(call.principal, wanted) as events:
-        yield partial(_pump, events)
+async def _feed(
+    call: Call, wanted: EventFilter, after: int | None
+) -> AsyncIterator[Callable[[Write], Awaitable[None]]]:
+    reader = call.headers.get("authorization")
+    async with call.services.events.subscribe(call.principal, wanted, after=after, reader=reader) as feed:
+        yield partial(_pump, feed)
 
 
-async def _pump(events: AsyncIterator[SessionEvent], write: Write) -> None:
-    """Write events until the server stops. A reader too far behind is cut off without a good-bye."""
+async def _pump(feed: EventFeed, write: Write) -> None:
+    """Write events until the server stops. A reader too far behind is told so, and cut off."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_ping, write)
         try:
-            async for event in events:
+            if not feed.complete:
+                await write(_LOST)
+            async for event in feed:
                 await write(encode_event(event))
-            await write(_CLOSE)
         except SubscriberTooSlow:
             log.info("event reader cut off, it was too slow")
+            await write(_TOO_SLOW)
         nursery.cancel_scope.cancel()
 
 
@@ -78,7 +94,16 @@ def encode_event(event: SessionEvent) -> bytes:
             data["clusterIdx"] = event.cluster_idx
     if event.exit_code is not None:
         data["exitCode"] = event.exit_code
-    return b"event: %s\ndata: %s\n\n" % (event.name.encode(), msgspec.json.encode(data))
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.name.encode(), msgspec.json.encode(data))
+
+
+def _last_event(call: Call) -> int | None:
+    text = call.headers.get("last-event-id") or str(call.parameters.get("lastEventId") or "")
+    if not text:
+        return None
+    if not _EVENT_ID.fullmatch(text):
+        raise InvalidParameters.of({"Last-Event-ID": "is not the id of an event of this server"})
+    return int(text)
 
 
 def _wanted(call: Call) -> EventFilter:
