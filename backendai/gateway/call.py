@@ -13,11 +13,9 @@ import msgspec
 from backendai.core.account import Principal, UserRole
 from backendai.core.errors import AuthFailed
 from backendai.core.signing import media_type_of
-from backendai.core.signing import media_type_of
 from backendai.gateway.options import HttpOptions
 from backendai.gateway.parameters import read_parameters
 from backendai.gateway.versions import ApiVersion
-from backendai.gateway.yaml_body import YAML, read_yaml
 from backendai.gateway.yaml_body import YAML, read_yaml
 
 if TYPE_CHECKING:

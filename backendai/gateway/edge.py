@@ -101,7 +101,7 @@ class Router:
 
 
 def _check(path: str) -> None:
-    """No name holds a NUL, which PostgreSQL would refuse, or what decoding puts for bytes that are no UTF-8."""
+    """No name holds a NUL, which PostgreSQL refuses, or what decoding makes of bytes that are no UTF-8."""
     if "\x00" in path or "\ufffd" in path:
         raise BadRequest("The path is not text")
 

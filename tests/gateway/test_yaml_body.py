@@ -49,15 +49,13 @@ tagged: !!python/object:os.system x
         b"a: \x00",
         b'a: "\\ud800"',
         b"a: \xff",
-        b"\xef\xbb\xbf---",
         b"# nothing",
         b"a: " + b"x" * MAX_YAML,
     ],
 )
 def test_refused(body: bytes) -> None:
     with pytest.raises(InvalidParameters):
-        if read_yaml(body) == "":
-            raise InvalidParameters  # an empty document is no mapping; what reads the parameters says so
+        read_yaml(body)
 
 
 async def test_as_a_request(client: SigningClient, fakes: Fakes) -> None:

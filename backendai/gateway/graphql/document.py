@@ -22,7 +22,6 @@ from graphql import (
     Node,
     OperationDefinitionNode,
     SelectionSetNode,
-    StringValueNode,
     TypeInfo,
     TypeInfoVisitor,
     VariableDefinitionNode,
@@ -122,9 +121,6 @@ def _read(text: str) -> Document:
     except GraphQLError as error:
         raise QueryRefused([error]) from error
     _check_size(ast)
-    # An escape is the only way to write a NUL, so other documents are spared the walk.
-    if "\\u" in text:
-        visit(ast, _NoNul())
     ast = _with_types_of_use(ast)
     if errors := validate(schema(), ast, specified_rules, max_errors=20):
         raise QueryRefused(errors)
@@ -139,14 +135,6 @@ def _read(text: str) -> Document:
 
 
 _read_kept = lru_cache(maxsize=_KEPT)(_read)
-
-
-class _NoNul(Visitor):
-    """Refuses strings with NUL characters, which no database takes as text."""
-
-    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
-        if "\x00" in node.value:
-            raise QueryRefused.because("NUL characters are not taken.", node)
 
 
 # -- bounds --------------------------------------------------------------------------------------------------
