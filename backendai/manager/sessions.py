@@ -87,6 +87,8 @@ class SessionService:
             entry = await self._creation.prepare(requester, owner, wish, self._clock())
             if isinstance(entry, Found):
                 return _reused(entry.record)
+            if not (wish.enqueue_only or self._board.listening):
+                raise ServiceUnavailable("The service cannot follow what becomes of sessions right now.")
             with self._board.watch(entry.session_id) as changes:
                 try:
                     await self._enter(entry)

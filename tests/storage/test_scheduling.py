@@ -173,7 +173,7 @@ OVERDRAWN_KEYS = """
 async def test_a_scheduler_whose_lease_is_gone_places_nothing(
     database: Database, accounts: FirstAccounts
 ) -> None:
-    old = await leases.acquire(database, "manager", "me", timedelta(minutes=1))
+    old = await leases.acquire(database, "manager", database.application, timedelta(minutes=1))
     assert old is not None
     assert await leases.acquire(database, "manager", "other", timedelta(minutes=1)) is None
     await leases.release(database, "manager", old)
