@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,10 @@ IPC_INSIDE = "/run/kernel"
 
 
 class SandboxFailed(Exception):
-    """The sandbox could not be set up. ``code`` is ``start-failed`` or ``isolation-missing``."""
+    """The sandbox could not be set up, or not entered.
+
+    ``code`` is ``start-failed``, ``isolation-missing`` or ``enter-failed``.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -54,6 +59,29 @@ class SandboxExit:
     out_of_memory: bool = False
 
 
+class Entered(Protocol):
+    """A process that was sent into a sandbox. It is one of its: same user, limits, view, and end."""
+
+    #: Its standard input; the terminal, when it has one.
+    input: trio.abc.SendStream
+    #: What it writes, on a terminal or else on standard output. Ends with the last who has that open.
+    output: trio.abc.ReceiveStream
+    #: Standard error, when there is no terminal.
+    errors: trio.abc.ReceiveStream | None
+
+    async def wait(self) -> int:
+        """Wait until it has ended; the exit code as a shell has it. Any number may wait."""
+
+    def interrupt(self) -> None:
+        """Send what Ctrl-C sends to it and the processes in its group."""
+
+    def kill(self) -> None:
+        """End it and the processes in its group; returns before they are gone."""
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Change the size of its terminal."""
+
+
 class Sandbox(Protocol):
     """A running sandbox. Its owner ends it by leaving the engine's context manager."""
 
@@ -78,6 +106,28 @@ class Sandbox(Protocol):
 
     def measure(self) -> KernelStat:
         """Processor, memory, io and process count; ``scratch`` and ``busy`` are not the engine's to know."""
+
+    def enter(
+        self, argv: Sequence[str], *, environ: Mapping[str, str], terminal: tuple[int, int] | None = None
+    ) -> AbstractAsyncContextManager[Entered]:
+        """Execute a command inside, in the home directory and a session of its own.
+
+        ``argv[0]`` is looked up inside; ``environ`` is all it gets. ``terminal`` is the size, rows and
+        columns, of a new terminal to be at; without it there are pipes. Leaving ends the command and waits
+        for that. Raises :class:`SandboxFailed`, also when there is no such command. At most a few
+        milliseconds of it block the caller.
+        """
+
+    async def connect(self, port: int) -> trio.SocketStream:
+        """TCP to 127.0.0.1:``port`` inside. Raises :class:`OSError`, or :class:`SandboxFailed`."""
+
+    def errand(self, work: Callable[[socket.socket], None]) -> AbstractAsyncContextManager[trio.SocketStream]:
+        """Have ``work`` called in a process inside, with a blocking socket whose other end this gives.
+
+        So whatever ``work`` opens, it opens as the kernel's user in the kernel's view of the world. It must
+        not touch anything of the caller but plain data. Leaving ends the process. Raises
+        :class:`SandboxFailed`.
+        """
 
 
 class Engine(Protocol):

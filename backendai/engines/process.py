@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 
 import trio
 
 from backendai.core.kernel import KernelLimits, KernelStat
 from backendai.engines import bubblewrap
 from backendai.engines.cgroups import ControlGroups, Hierarchies, find_hierarchies
-from backendai.engines.contract import Sandbox, SandboxExit, SandboxFailed, SandboxRequest
+from backendai.engines.contract import Entered, Sandbox, SandboxExit, SandboxFailed, SandboxRequest
+from backendai.engines.crossing import Namespaces, Passage
+from backendai.engines.entering import enter, fetch_sockets, send_errand
 from backendai.engines.identities import Identity, NoIdentityLeft, claim_identity
 from backendai.engines.launch import Constraints, Launched, launch
 from backendai.engines.processes import children_of, sum_of_namespace
@@ -48,8 +52,14 @@ class ProcessEngine:
             isolation = _isolation(request, groups, identity)
             if request.strict and (missing := [name for name, how in isolation.items() if how == "none"]):
                 raise SandboxFailed("isolation-missing", f"cannot enforce: {', '.join(missing)}")
-            launched = await self._launch(request, groups, identity)
-            sandbox = ProcessSandbox(launched, groups, isolation)
+            constraints = Constraints(
+                uid=None if identity is None else identity.uid,
+                entrances=groups.entrances(),
+                rlimits=_rlimits(request.limits, groups),
+                pids=request.limits.pids,
+            )
+            launched = await self._launch(request, constraints)
+            sandbox = ProcessSandbox(launched, groups, isolation, constraints)
             try:
                 yield sandbox
             finally:
@@ -75,33 +85,28 @@ class ProcessEngine:
             raise SandboxFailed("start-failed", f"cannot set up control groups: {error}") from error
         return groups
 
-    async def _launch(
-        self, request: SandboxRequest, groups: ControlGroups, identity: Identity | None
-    ) -> Launched:
-        if identity is not None:
+    async def _launch(self, request: SandboxRequest, constraints: Constraints) -> Launched:
+        if constraints.uid is not None:
             for directory in (request.home, request.ipc):
-                os.chown(directory, identity.uid, identity.uid)
-        return await launch(
-            bubblewrap.plan_sandbox(request),
-            request.argv,
-            Constraints(
-                uid=None if identity is None else identity.uid,
-                entrances=groups.entrances(),
-                rlimits=_rlimits(request.limits, groups),
-                pids=request.limits.pids,
-            ),
-        )
+                os.chown(directory, constraints.uid, constraints.uid)
+        return await launch(bubblewrap.plan_sandbox(request), request.argv, constraints)
 
 
 class ProcessSandbox:
     """See ``contract.Sandbox``."""
 
-    def __init__(self, launched: Launched, groups: ControlGroups, isolation: dict[str, str]) -> None:
+    def __init__(
+        self, launched: Launched, groups: ControlGroups, isolation: dict[str, str], constraints: Constraints
+    ) -> None:
         self.output: trio.abc.ReceiveStream = launched.output
         self._process = launched.process
         self._init_pid = launched.init_pid
         self._groups = groups
         self._isolation = isolation
+        self._constraints = constraints
+        self._namespaces: Namespaces | None = None
+        #: Sockets made inside that are not connected yet.
+        self._sockets: list[socket.socket] = []
         self._handle = os.pidfd_open(self._process.pid)
         self._init_handle = _open_process(self._init_pid)
         self._measured = (time.monotonic(), 0.0)
@@ -132,6 +137,7 @@ class ProcessSandbox:
 
     def set_limits(self, limits: KernelLimits) -> None:
         self._groups.set_limits(limits)
+        self._constraints = replace(self._constraints, pids=limits.pids)
         for pid in (self._init_pid, *children_of(self._init_pid)):
             # Without the right to change it (some containers' root), the count of the control group decides
             # alone.
@@ -165,6 +171,33 @@ class ProcessSandbox:
         self._measured = (now, cpu_ms)
         return max(0.0, (cpu_ms - before) / (now - then) / 10) if now > then else 0.0
 
+    def enter(
+        self, argv: Sequence[str], *, environ: Mapping[str, str], terminal: tuple[int, int] | None = None
+    ) -> AbstractAsyncContextManager[Entered]:
+        return enter(self._passage(), argv, environ, terminal)
+
+    async def connect(self, port: int) -> trio.SocketStream:
+        if not self._sockets:
+            self._sockets += await fetch_sockets(self._passage())
+        connection = trio.socket.from_stdlib_socket(self._sockets.pop())
+        try:
+            await connection.connect(("127.0.0.1", port))
+        except BaseException:
+            connection.close()
+            raise
+        return trio.SocketStream(connection)
+
+    def errand(self, work: Callable[[socket.socket], None]) -> AbstractAsyncContextManager[trio.SocketStream]:
+        return send_errand(self._passage(), work)
+
+    def _passage(self) -> Passage:
+        try:
+            if self._namespaces is None:
+                self._namespaces = Namespaces.of(self._init_pid)
+        except OSError as error:
+            raise SandboxFailed("enter-failed", f"the sandbox cannot be entered: {error}") from error
+        return Passage(namespaces=self._namespaces, constraints=self._constraints)
+
     async def end(self) -> None:
         """Kill what still lives, and wait until it is gone."""
         self.kill()
@@ -173,6 +206,10 @@ class ProcessSandbox:
         _send_kill(self._handle)
         self._groups.kill()
         await self.output.aclose()
+        for unused in self._sockets:
+            unused.close()
+        if self._namespaces is not None:
+            self._namespaces.close()
         for handle in (self._handle, self._init_handle):
             if handle is not None:
                 trio.lowlevel.notify_closing(handle)
