@@ -103,13 +103,13 @@ async def database(asyncio_loop: None, database_url: str) -> AsyncIterator[Datab
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[RedisBridge]:
+async def redis(asyncio_loop: None, redis_url: str) -> AsyncIterator[RedisBridge]:
     async with open_redis(redis_url, 4) as bridge:
         yield bridge
 
 
 @pytest.fixture
-async def redis_url(redis_server: str) -> str:
+async def redis_url(asyncio_loop: None, redis_server: str) -> str:
     """Address of a Valkey server that is empty when the test begins."""
     async with open_redis(redis_server, 0) as bridge:
         await bridge.call("FLUSHALL")

@@ -1,21 +1,25 @@
-"""Redis (or Valkey) for Trio: one connection per logical database, spoken to in RESP2.
+"""Redis (or Valkey) for Trio: one connection of redis-py per logical database, through the asyncio loop.
 
-A Trio socket and sixty lines of protocol serve a command in about a tenth of the CPU time that an asyncio
-client takes through the asyncio loop, and what we send is a handful of commands. What is kept in Redis may
-be lost at any moment, so callers expect :class:`RedisUnavailable` and go on without.
+The library's connections are used below its client: what we send is a handful of commands in pipelines,
+and the client's pool, callbacks and retries cost more than the exchange. What is kept in Redis may be lost
+at any moment, so callers expect :class:`RedisUnavailable` and go on without.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
+import redis.exceptions
 import trio
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from backendai.bridges.asyncio_loop import run_in_asyncio
 
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
@@ -24,7 +28,6 @@ Command = Sequence[Argument]
 _TIMEOUT = 2.0
 #: Seconds without another attempt after the server could not be reached.
 _RETRY_AFTER = 0.5
-_RECEIVE = 65536
 
 
 class RedisUnavailable(Exception):
@@ -55,11 +58,15 @@ class RedisBridge:
     """
 
     def __init__(self, url: str, db: int) -> None:
-        self._url = url
-        self._db = db
+        pool = ConnectionPool.from_url(
+            url.replace("valkey://", "redis://", 1),
+            db=db,
+            protocol=2,
+            socket_connect_timeout=_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._turn = trio.Lock()
-        self._stream: trio.abc.Stream | None = None
-        self._buffer = bytearray()
         self._retry_at = 0.0
         #: Exchanges with the server so far; tests of hot paths count with it.
         self.round_trips = 0
@@ -76,8 +83,8 @@ class RedisBridge:
         async with self._turn:
             answers = await self._exchange(commands)
         for answer in answers:
-            if isinstance(answer, RedisError):
-                raise answer
+            if isinstance(answer, redis.exceptions.ResponseError):
+                raise RedisError(str(answer)) from answer
         return answers
 
     async def run(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> Any:
@@ -85,121 +92,56 @@ class RedisBridge:
         try:
             return await self.call("EVALSHA", script.digest, len(keys), *keys, *args)
         except RedisError as error:
-            if not str(error).startswith("NOSCRIPT"):
+            if not isinstance(error.__cause__, redis.exceptions.NoScriptError):
                 raise
         return await self.call("EVAL", script.source, len(keys), *keys, *args)
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        if trio.current_time() < self._retry_at:
+            raise RedisUnavailable("not reachable a moment ago")
+        connection = self._connection
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _TIMEOUT):
             try:
-                stream = self._stream or await self._connect()
+                if not connection.is_connected:
+                    self._retry_at = trio.current_time() + _RETRY_AFTER
+                    await run_in_asyncio(connection.connect())  # type: ignore[no-untyped-call]
+                    self._retry_at = 0.0
                 self.round_trips += 1
-                await stream.send_all(b"".join(map(_encode, commands)))
-                return [await self._read() for _ in commands]
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as error:
-                await self._drop()
+                return await run_in_asyncio(self._ask(commands))
+            except (OSError, redis.exceptions.RedisError) as error:
+                await self.drop()
                 raise RedisUnavailable(str(error) or type(error).__name__) from error
-        await self._drop()
+        await self.drop()
         raise RedisUnavailable(f"no answer within {_TIMEOUT:g} s")
 
-    async def _connect(self) -> trio.abc.Stream:
-        if trio.current_time() < self._retry_at:
-            raise OSError("not reachable a moment ago")
-        self._retry_at = trio.current_time() + _RETRY_AFTER
-        self._buffer.clear()
-        self._stream, greeting = await _open_stream(self._url, self._db)
-        await self._stream.send_all(b"".join(map(_encode, greeting)))
-        for _ in greeting:
-            answer = await self._read()
-            if isinstance(answer, RedisError):
-                raise OSError(str(answer))
-        self._retry_at = 0.0
-        return self._stream
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """One round trip. Runs on the asyncio side; an answer may be a refusal."""
+        connection = self._connection
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await connection.read_response())
+            except redis.exceptions.ResponseError as refusal:
+                answers.append(refusal)
+        return answers
 
-    async def _drop(self) -> None:
-        if self._stream is not None:
-            await trio.aclose_forcefully(self._stream)
-            self._stream = None
-
-    async def _read(self) -> Any:
-        kind, rest = await self._read_line()
-        match kind:
-            case b"+":
-                return rest
-            case b"-":
-                return RedisError(rest.decode(errors="replace"))
-            case b":":
-                return int(rest)
-            case b"$":
-                size = int(rest)
-                return None if size < 0 else await self._read_exactly(size)
-            case b"*":
-                count = int(rest)
-                return None if count < 0 else [await self._read() for _ in range(count)]
-        raise ValueError("the server does not speak RESP2")
-
-    async def _read_line(self) -> tuple[bytes, bytes]:
-        while (end := self._buffer.find(b"\r\n")) < 0:
-            await self._receive()
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 2]
-        return line[:1], line[1:]
-
-    async def _read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size + 2:
-            await self._receive()
-        data = bytes(self._buffer[:size])
-        del self._buffer[: size + 2]
-        return data
-
-    async def _receive(self) -> None:
-        assert self._stream is not None
-        data = await self._stream.receive_some(_RECEIVE)
-        if not data:
-            raise OSError("the server closed the connection")
-        self._buffer += data
+    async def drop(self) -> None:
+        """Close the connection; the next command opens another."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _TIMEOUT):
+            await run_in_asyncio(self._connection.disconnect(nowait=True))
 
 
 @asynccontextmanager
 async def open_redis(url: str, db: int) -> AsyncIterator[RedisBridge]:
     """A bridge to logical database ``db`` of the server at ``url``; connects with the first command.
 
-    ``url`` is ``redis://[user:password@]host[:port]``, ``rediss://`` for TLS, or ``unix:///path``.
+    ``url`` is ``redis://[user:password@]host[:port]``, ``rediss://`` for TLS, or ``unix:///path``. Needs the
+    loop of :func:`backendai.bridges.asyncio_loop.open_asyncio_loop`. Raises :class:`ValueError` for another
+    kind of address.
     """
     bridge = RedisBridge(url, db)
     try:
         yield bridge
     finally:
-        await bridge._drop()
-
-
-def _encode(command: Command) -> bytes:
-    parts = [b"*%d\r\n" % len(command)]
-    for argument in command:
-        data = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
-async def _open_stream(url: str, db: int) -> tuple[trio.abc.Stream, list[Command]]:
-    """The stream and the commands to begin with."""
-    parts = urlsplit(url)
-    stream: trio.abc.Stream
-    if parts.scheme == "unix":
-        stream = await trio.open_unix_socket(unquote(parts.path))
-        password = parse_qs(parts.query).get("password", [None])[0]
-    elif parts.scheme in ("redis", "rediss", "valkey"):
-        host = parts.hostname or "127.0.0.1"
-        tcp = await trio.open_tcp_stream(host, parts.port or 6379)
-        tcp.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-        secure = parts.scheme == "rediss"
-        stream = trio.SSLStream(tcp, ssl.create_default_context(), server_hostname=host) if secure else tcp
-        password = unquote(parts.password) if parts.password else None
-    else:
-        raise ValueError(f"not an address of a Redis server: {parts.scheme}://...")
-    greeting: list[Command] = []
-    if password is not None:
-        user = [unquote(parts.username)] if parts.username else []
-        greeting.append(["AUTH", *user, password])
-    greeting.append(["SELECT", db])
-    return stream, greeting
+        await bridge.drop()

@@ -31,16 +31,18 @@ async def test_a_script_is_sent_once(redis: RedisBridge) -> None:
     assert redis.round_trips == before + 1
 
 
-async def test_it_heals_after_the_connection_is_cut(redis: RedisBridge) -> None:
+async def test_it_heals_after_the_connection_is_cut(
+    redis: RedisBridge, redis_url: str
+) -> None:
     number = await redis.call("CLIENT", "ID")
-    async with open_redis(redis._url, 0) as other:
+    async with open_redis(redis_url, 0) as other:
         await other.call("CLIENT", "KILL", "ID", number)
     with pytest.raises(RedisUnavailable):
         await redis.call("PING")
     assert await redis.call("PING") == b"PONG"
 
 
-async def test_no_server_is_said_so_quickly() -> None:
+async def test_no_server_is_said_so_quickly(asyncio_loop: None) -> None:
     async with open_redis("redis://127.0.0.1:1", 0) as bridge:
         with trio.fail_after(1):
             for _ in range(100):

@@ -115,7 +115,7 @@ async def test_concurrent_requests_share_round_trips(redis: RedisBridge) -> None
     assert redis.round_trips <= before + 3
 
 
-async def test_without_redis_everything_is_allowed() -> None:
+async def test_without_redis_everything_is_allowed(asyncio_loop: None) -> None:
     async with open_redis("redis://127.0.0.1:1", 4) as redis:
         limiter = RateLimiter(redis)
         state = await limiter.check("key", 1)
