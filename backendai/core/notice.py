@@ -43,7 +43,14 @@ class WorkWaits(_Notice, frozen=True, kw_only=True):
     """Room was made or agents came: the scheduler should look."""
 
 
-Notice = SessionChanged | AccountsChanged | SettingsChanged | WorkWaits
+class AgentRestarted(_Notice, frozen=True, kw_only=True):
+    """The process that took calls at ``address`` with this key is gone, and with it what it was asked."""
+
+    address: str
+    public_key: str
+
+
+Notice = SessionChanged | AccountsChanged | SettingsChanged | WorkWaits | AgentRestarted
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Notice] = msgspec.json.Decoder(Notice)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import trio
+
 from backendai.bridges.postgres import Database
 from backendai.core.account import Principal
 from backendai.core.errors import BadRequest, KernelExecutionFailed, ObjectNotFound
@@ -31,6 +33,8 @@ from backendai.wire.link import (
 
 #: What a run looks like whose kernel died (contract 02 §7.2).
 _EXIT_OF_DEAD_KERNEL = 130
+#: Seconds between two attempts to ask an agent that is away.
+_ASK_AGAIN_AFTER = 0.3
 _GONE = frozenset({"no-such-kernel", "kernel-exited"})
 
 
@@ -58,7 +62,8 @@ class ExecutionService:
 
         What a kernel that ended printed last can be read on for a few seconds. After that, and when nothing
         is known of its end, the run has exit code 130. A cancelled caller abandons the wait, not the run.
-        Raises :class:`KernelExecutionFailed` when the agent cannot be asked.
+        An agent that is away is waited for as long as it may take to answer, unless asking it twice could
+        make a difference. Raises :class:`KernelExecutionFailed` when it cannot be asked.
         """
         reads_on = request.mode is RunMode.CONTINUE or request.mode is RunMode.INPUT
         found = await self._locate(owner, ref, stale=reads_on)
@@ -67,7 +72,8 @@ class ExecutionService:
         if request.mode is RunMode.QUERY or request.mode is RunMode.BATCH:
             self.note_use(found.record.session_id, runs=1)
         message = RunCode(kernel_id=found.record.session_id, request=request)
-        answer = await self._ask(found, message, self._timeout + request.wait)
+        patience = 0.0 if request.mode is RunMode.INPUT else self._timeout
+        answer = await self._ask(found, message, self._timeout + request.wait, patience)
         match answer:
             case RunAnswered():
                 return answer.reply
@@ -158,17 +164,26 @@ class ExecutionService:
         if counts:
             await session_store.add_queries(self._database, counts)
 
-    async def _ask(self, found: Found, message: AgentCall, timeout: float) -> AgentAnswer:
+    async def _ask(
+        self, found: Found, message: AgentCall, timeout: float, patience: float = 0
+    ) -> AgentAnswer:
         if found.record.status is not SessionStatus.RUNNING:
             raise BadRequest(f"The session is not running but {found.record.status}.")
-        return await self._call(_target(found), message, timeout)
+        return await self._call(_target(found), message, timeout, patience)
 
-    async def _call(self, target: AgentAddress, message: AgentCall, timeout: float) -> AgentAnswer:
-        try:
-            return await self._agents.call(target, message, timeout=timeout)
-        except AgentUnreachable as error:
-            details = {"type": "unreachable", "title": error.why}
-            raise KernelExecutionFailed(agent_details=details) from error
+    async def _call(
+        self, target: AgentAddress, message: AgentCall, timeout: float, patience: float = 0
+    ) -> AgentAnswer:
+        """Ask; again, if nobody answers, until ``patience`` seconds after the first time."""
+        give_up = trio.current_time() + patience
+        while True:
+            try:
+                return await self._agents.call(target, message, timeout=timeout)
+            except AgentUnreachable as error:
+                if trio.current_time() + _ASK_AGAIN_AFTER >= give_up:
+                    details = {"type": "unreachable", "title": error.why}
+                    raise KernelExecutionFailed(agent_details=details) from error
+            await trio.sleep(_ASK_AGAIN_AFTER)
 
 
 def _target(found: Found) -> AgentAddress:

@@ -19,7 +19,7 @@ from backendai.bridges.postgres import Database
 from backendai.bridges.zmq import AllowedKeys
 from backendai.core.kernel import KernelPhase, KernelStat
 from backendai.core.lifecycle import STARTING, Ended, Missing, Started
-from backendai.core.notice import WorkWaits
+from backendai.core.notice import AgentRestarted, WorkWaits
 from backendai.core.session import SessionStatus
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.link import AgentAddress
@@ -169,6 +169,10 @@ class Fleet:
             await store.upsert(connection, hello, self._clock())
             await images.set_agent_images(connection, hello.agent_id, hello.architecture, hello.images)
             await notify(connection, WorkWaits())
+            known = self._agents.get(hello.agent_id)
+            if known is not None and known.boot_id != hello.boot_id:
+                gone = known.target
+                await notify(connection, AgentRestarted(address=gone.address, public_key=gone.public_key))
         target = AgentAddress(hello.address, hello.public_key)
         self._agents[hello.agent_id] = _Agent(hello.boot_id, target, trio.current_time())
         log.info("fleet.hello", agent=hello.agent_id, boot=hello.boot_id, kernels=len(hello.kernels))

@@ -70,11 +70,13 @@ class AgentCaller(Protocol):
 class _Pending:
     """A call under way; its answer is put here."""
 
-    __slots__ = ("answer", "event")
+    __slots__ = ("answer", "event", "lost")
 
     def __init__(self) -> None:
         self.event = trio.Event()
         self.answer: AgentAnswer | None = None
+        #: Why there will be no answer.
+        self.lost = ""
 
 
 class _Link:
@@ -107,8 +109,10 @@ class _Link:
             self.last_used = trio.current_time()
         if pending.answer is not None:
             return pending.answer
-        why = self._failure or (
-            f"no answer within {timeout:g} s" if sent else f"no connection within {timeout:g} s"
+        why = (
+            pending.lost
+            or self._failure
+            or (f"no answer within {timeout:g} s" if sent else f"no connection within {timeout:g} s")
         )
         raise AgentUnreachable(self._target, why)
 
@@ -123,6 +127,12 @@ class _Link:
             if self._socket is None:
                 raise AgentUnreachable(self._target, self._failure)
             await self._socket.send(frames)
+
+    def lose(self, why: str) -> None:
+        """Give up all calls under way; the connection stays."""
+        for pending in self._pending.values():
+            pending.lost = why
+            pending.event.set()
 
     async def run(self) -> None:
         """Receive answers until nothing has been asked for a while."""
@@ -178,6 +188,11 @@ class AgentLinks:
             link = self._links[target] = _Link(target, self._keys)
             self._nursery.start_soon(_keep, self._links, target, link, name=f"link to {target.address}")
         return await link.call(message, timeout)
+
+    def forget(self, target: AgentAddress) -> None:
+        """The process behind the address is gone: calls under way to it raise :exc:`AgentUnreachable` now."""
+        if (link := self._links.get(target)) is not None:
+            link.lose("it was started again")
 
     def open_stream(
         self, target: AgentAddress, message: OpenStream, *, timeout: float

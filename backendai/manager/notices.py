@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 from uuid import UUID
@@ -15,11 +15,13 @@ from backendai.bridges.postgres import Database
 from backendai.core.notice import (
     CHANNEL,
     AccountsChanged,
+    AgentRestarted,
     SessionChanged,
     SettingsChanged,
     WorkWaits,
     decode,
 )
+from backendai.manager.address import AgentAddress
 from backendai.storage import events
 from backendai.supervision.broadcast import Broadcast, Subscription
 from backendai.supervision.periodic import Alarm
@@ -40,9 +42,16 @@ class NoticeBoard:
     from the database, every one in its turn.
     """
 
-    def __init__(self, database: Database, accounts: CachesAccounts) -> None:
+    def __init__(
+        self,
+        database: Database,
+        accounts: CachesAccounts,
+        *,
+        agent_restarted: Callable[[AgentAddress], None] | None = None,
+    ) -> None:
         self._database = database
         self._accounts = accounts
+        self._agent_restarted = agent_restarted
         self._by_session: dict[UUID, list[Broadcast[SessionChanged]]] = {}
         #: Everything that happens to any session, for event streams.
         self.sessions: Broadcast[SessionChanged] = Broadcast()
@@ -116,6 +125,8 @@ class NoticeBoard:
                 self.keys_changed.ring()
             case WorkWaits():
                 self.work_waits.ring()
+            case AgentRestarted() if self._agent_restarted is not None:
+                self._agent_restarted(AgentAddress(notice.address, notice.public_key))
 
     def _take_session(self, notice: SessionChanged) -> None:
         if self.last_event is not None and notice.event.id <= self.last_event:

@@ -27,7 +27,7 @@ from backendai.manager.health import HealthService
 from backendai.manager.image_service import ImageService
 from backendai.manager.janitor import Janitor
 from backendai.manager.lease import Lease
-from backendai.manager.link import AgentCaller, open_agent_links
+from backendai.manager.link import AgentAddress, AgentCaller, open_agent_links
 from backendai.manager.listener import FactListener
 from backendai.manager.live_stats import HeardStats, LiveStats
 from backendai.manager.logs import LogArchive
@@ -171,13 +171,15 @@ async def open_manager(
         kernel_stats, agent_presence, session_ids, rates = [
             await stack.enter_async_context(open_redis(redis_url, number)) for number in (1, 2, 3, 4)
         ]
+        forget_calls: Callable[[AgentAddress], None] | None = None
         if agents is None:
-            agents = await stack.enter_async_context(open_agent_links(settings.keys))
+            agents = links = await stack.enter_async_context(open_agent_links(settings.keys))
+            forget_calls = links.forget
         call_timeout = settings.call_timeout.total_seconds()
         deadlines = Deadlines(settings.pending_timeout, settings.start_timeout, settings.terminate_timeout)
 
         accounts = AccountService(database)
-        board = NoticeBoard(database, accounts)
+        board = NoticeBoard(database, accounts, agent_restarted=forget_calls)
         images = ImageService(database)
         transitions = Transitions(database, deadlines)
         events = EventService(database, board, StreamCursors(rates), settings.event_retention)
