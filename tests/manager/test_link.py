@@ -153,6 +153,28 @@ async def test_link_heals_when_the_agent_comes_back() -> None:
                 assert await links.call(target, Ping(), timeout=10) == Done()
 
 
+async def test_calls_to_an_agent_that_was_started_anew_fail_at_once() -> None:
+    asked = trio.Event()
+
+    async def ignore(socket: ZmqSocket, frames: list[bytes]) -> None:
+        asked.set()
+
+    with trio.fail_after(10):
+        async with (
+            agent(ignore) as target,
+            open_agent_links(MANAGER) as links,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def call() -> None:
+                with pytest.raises(AgentUnreachable, match="started again"):
+                    await links.call(target, Ping(), timeout=60)
+
+            nursery.start_soon(call)
+            await asked.wait()
+            links.forget(target)
+
+
 async def test_nonsense_targets_are_unreachable_not_fatal() -> None:
     with trio.fail_after(10):
         async with open_agent_links(MANAGER) as links:
