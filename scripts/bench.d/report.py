@@ -51,6 +51,8 @@ def machine() -> dict[str, object]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        #: Others at work while measuring make all figures worse, and not all alike.
+        "load": os.getloadavg()[0],
     }
 
 
