@@ -21,6 +21,7 @@ from backendai.gateway.handlers import (
     sessions,
     terminal,
 )
+from backendai.gateway.handlers.description import described
 from backendai.gateway.metrics import Metrics
 from backendai.gateway.services import Services
 from backendai.gateway.sockets import SocketExchange
@@ -55,4 +56,4 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *agents.ROUTES,
     )
     sockets = (*run_stream.SOCKETS, *terminal.SOCKETS, *proxy.SOCKETS)
-    return Gateway(Edge(services, options, routes, sockets, metrics))
+    return Gateway(Edge(services, options, described(routes, sockets), sockets, metrics))

@@ -38,7 +38,7 @@ def read_parameters(body: bytes, query: bytes) -> dict[str, Any]:
         )
     except ValueError:
         raise InvalidParameters("Malformed query string") from None
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in pairs:
         values.setdefault(name, value)
     if any("\x00" in text for pair in values.items() for text in pair):

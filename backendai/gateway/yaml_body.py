@@ -58,8 +58,8 @@ class _Open:
 
 
 def _build(text: str) -> Any:
-    documents = _Open([])
-    path = [documents]
+    documents: list[Any] = []
+    path = [_Open(documents)]
     for event in yaml.parse(text, Loader=_LOADER):
         if getattr(event, "anchor", None) is not None:
             raise _Refused("anchors and aliases")
@@ -73,6 +73,6 @@ def _build(text: str) -> Any:
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 done = path.pop().value
                 path[-1].add(done)
-    if len(documents.value) != 1:
+    if len(documents) != 1:
         raise _Refused("not one document")
-    return documents.value[0]
+    return documents[0]
