@@ -6,6 +6,8 @@ heard has happened. They may be lost with the connection, so nothing may depend 
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 
 from backendai.core.kernel import ServicePort
@@ -50,7 +52,13 @@ class AgentRestarted(_Notice, frozen=True, kw_only=True):
     public_key: str
 
 
-Notice = SessionChanged | AccountsChanged | SettingsChanged | WorkWaits | AgentRestarted
+class TaskChanged(_Notice, frozen=True, kw_only=True):
+    """A background task has something new to tell."""
+
+    task_id: UUID
+
+
+Notice = SessionChanged | AccountsChanged | SettingsChanged | WorkWaits | AgentRestarted | TaskChanged
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Notice] = msgspec.json.Decoder(Notice)

@@ -46,6 +46,7 @@ def services_of(manager: Manager) -> Services:
         sessions=manager.sessions,
         execution=manager.execution,
         streams=manager.streams,
+        tasks=manager.tasks,
         events=manager.events,
         status=manager.status,
         rate=manager.rate,

@@ -6,7 +6,7 @@ which fit by structure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
 from backendai.core.session import SessionCreated, SessionRecord, SessionWish
+from backendai.core.task import TaskState
 from backendai.manager.directory import DirectoryService
 from backendai.manager.events import EventFeed, EventFilter
 from backendai.manager.link import AgentStream
@@ -103,6 +104,15 @@ class Events(Protocol):
         """End every subscription: the server is about to stop."""
 
 
+class Tasks(Protocol):
+    def follow(
+        self, principal: Principal, task_id: UUID
+    ) -> AbstractAsyncContextManager[AsyncIterator[TaskState]]: ...
+
+    def close(self) -> None:
+        """End all following: the server is about to stop."""
+
+
 class ManagerStatus(Protocol):
     async def status(self) -> Mapping[str, Any]: ...
 
@@ -137,6 +147,7 @@ class Services:
     sessions: Sessions
     execution: Execution
     streams: Streams
+    tasks: Tasks
     events: Events
     status: ManagerStatus
     rate: RateLimits

@@ -9,7 +9,7 @@ import trio
 
 from backendai.supervision.periodic import periodic
 
-_INTERVAL = timedelta(minutes=10)
+_INTERVAL = timedelta(minutes=1)
 
 
 class Janitor:
@@ -17,7 +17,7 @@ class Janitor:
         self._duties = duties
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Do all duties now and every ten minutes, until cancelled."""
+        """Do all duties now and every minute, until cancelled."""
         await periodic(_INTERVAL, self.clean, name="janitor", task_status=task_status)
 
     async def clean(self) -> None:

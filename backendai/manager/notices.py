@@ -18,6 +18,7 @@ from backendai.core.notice import (
     AgentRestarted,
     SessionChanged,
     SettingsChanged,
+    TaskChanged,
     WorkWaits,
     decode,
 )
@@ -53,6 +54,7 @@ class NoticeBoard:
         self._accounts = accounts
         self._agent_restarted = agent_restarted
         self._by_session: dict[UUID, list[Broadcast[SessionChanged]]] = {}
+        self._by_task: dict[UUID, list[Alarm]] = {}
         #: Everything that happens to any session, for event streams.
         self.sessions: Broadcast[SessionChanged] = Broadcast()
         #: Rings when a session may have become schedulable.
@@ -82,6 +84,19 @@ class NoticeBoard:
             watchers.remove(broadcast)
             if not watchers:
                 self._by_session.pop(session_id, None)
+
+    @contextmanager
+    def watch_task(self, task_id: UUID) -> Iterator[Alarm]:
+        """Rings when there is news of a background task, while the block lasts."""
+        alarm = Alarm()
+        watchers = self._by_task.setdefault(task_id, [])
+        watchers.append(alarm)
+        try:
+            yield alarm
+        finally:
+            watchers.remove(alarm)
+            if not watchers:
+                self._by_task.pop(task_id, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled. Raises :class:`~backendai.bridges.postgres.DatabaseUnavailable`."""
@@ -125,6 +140,9 @@ class NoticeBoard:
                 self.keys_changed.ring()
             case WorkWaits():
                 self.work_waits.ring()
+            case TaskChanged():
+                for alarm in self._by_task.get(notice.task_id, ()):
+                    alarm.ring()
             case AgentRestarted() if self._agent_restarted is not None:
                 self._agent_restarted(AgentAddress(notice.address, notice.public_key))
 

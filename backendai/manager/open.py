@@ -41,6 +41,7 @@ from backendai.manager.settings import ManagerSettings
 from backendai.manager.status import ManagerStatusService
 from backendai.manager.streams import StreamService
 from backendai.manager.sweeper import Sweeper
+from backendai.manager.tasks import BackgroundTasks
 from backendai.manager.transitions import Transitions
 from backendai.supervision.periodic import periodic
 
@@ -82,6 +83,7 @@ class Manager:
     presence: Presence
     sweeper: Sweeper
     janitor: Janitor
+    tasks: BackgroundTasks
     #: None leaves agents unheard: tests that stand in for them.
     listener: FactListener | None
 
@@ -112,6 +114,7 @@ class Manager:
             await nursery.start(self.board.run, name="notices")
             await nursery.start(self.status.run, name="status")
             await nursery.start(self.reconciler.run, name="reconciler")
+            await nursery.start(self.tasks.run, name="background tasks")
             nursery.start_soon(self._flush_counts, name="query counts")
             await nursery.start(lease.run, self._duties, name="lease")
             running()
@@ -183,6 +186,7 @@ async def open_manager(
         images = ImageService(database)
         transitions = Transitions(database, deadlines)
         events = EventService(database, board, StreamCursors(rates), settings.event_retention)
+        tasks = BackgroundTasks(database, board)
         logs = LogArchive(database, agents, settings.log_retention)
         reconciler = Reconciler(transitions, agents, logs, call_timeout)
         heard = HeardStats()
@@ -235,6 +239,7 @@ async def open_manager(
             fleet=fleet,
             presence=presence,
             sweeper=Sweeper(database, reconciler, fleet, logs, reconcile_for=settings.agent_reconcile_for),
-            janitor=Janitor([logs.prune, events.prune]),
+            tasks=tasks,
+            janitor=Janitor([logs.prune, events.prune, tasks.prune, tasks.fail_orphans]),
             listener=listener if listen else None,
         )

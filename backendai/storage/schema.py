@@ -466,6 +466,27 @@ session_dependencies = sa.Table(
     sa.Column("depends_on", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True, index=True),
 )
 
+background_tasks = sa.Table(
+    "background_tasks",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    _text("name"),
+    sa.Column("user_id", sa.Uuid, nullable=False),
+    sa.Column("domain_name", sa.String(64), nullable=False),
+    _text("status", "running"),
+    sa.Column("current_progress", sa.Double, nullable=False, server_default="0"),
+    sa.Column("total_progress", sa.Double, nullable=False, server_default="0"),
+    _optional("message"),
+    _list("errors"),
+    _time("created_at"),
+    #: Last sign of life of the process that runs it, or when it ended.
+    _time("updated_at"),
+    sa.CheckConstraint(
+        "status IN ('running', 'done', 'partial_success', 'failed', 'cancelled')", name="status"
+    ),
+    sa.Index("ix_background_tasks_running", "updated_at", postgresql_where=sa.text("status = 'running'")),
+)
+
 # -- the service itself ----------------------------------------------------------------------------
 
 leases = sa.Table(

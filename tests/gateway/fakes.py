@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -28,6 +28,7 @@ from backendai.core.session import (
     SessionType,
     SessionWish,
 )
+from backendai.core.task import TaskState
 from backendai.gateway.services import Services
 from backendai.manager.events import EventFeed, EventFilter
 from backendai.supervision.broadcast import Broadcast
@@ -235,6 +236,29 @@ class FakeEvents:
         self.broadcast.close()
 
 
+@dataclass
+class FakeTasks:
+    """Tells ``states`` one after the other, of any task but the nil one."""
+
+    states: list[TaskState] = field(default_factory=list)
+    closed: bool = False
+
+    @asynccontextmanager
+    async def follow(self, principal: Principal, task_id: UUID) -> AsyncIterator[AsyncIterator[TaskState]]:
+        if not task_id.int:
+            raise ObjectNotFound("background task")
+
+        async def tell() -> AsyncGenerator[TaskState, None]:
+            for state in self.states:
+                yield state
+
+        async with aclosing(tell()) as states:
+            yield states
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def event(name: str = "session_started") -> SessionEvent:
     return SessionEvent(
         id=41,
@@ -300,6 +324,7 @@ class Fakes:
     execution: FakeExecution = field(default_factory=FakeExecution)
     streams: FakeStreams = field(default_factory=FakeStreams)
     events: FakeEvents = field(default_factory=FakeEvents)
+    tasks: FakeTasks = field(default_factory=FakeTasks)
     status: FakeStatus = field(default_factory=FakeStatus)
     rate: FakeRate = field(default_factory=FakeRate)
     health: FakeHealth = field(default_factory=FakeHealth)
@@ -311,6 +336,7 @@ class Fakes:
             execution=self.execution,
             streams=self.streams,
             events=self.events,
+            tasks=self.tasks,
             status=self.status,
             rate=self.rate,
             health=self.health,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -14,8 +15,9 @@ from gateway_client import SigningClient, sign_headers
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from backendai.core.execution import RunMode
+from backendai.core.task import TaskState, TaskStatus
+from backendai.gateway import event_stream
 from backendai.gateway.app import Gateway
-from backendai.gateway.handlers import events as event_handlers
 
 PATH = "/stream/session/my-sess/execute"
 
@@ -256,7 +258,7 @@ async def test_events(client: SigningClient, fakes: Fakes, app: Gateway) -> None
 
 
 async def test_pings(client: SigningClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_handlers, "PING_INTERVAL", 0.01)
+    monkeypatch.setattr(event_stream, "PING_INTERVAL", 0.01)
     async with stream(client, "/events/session") as reader:
         assert [await reader.line() for _ in range(4)] == [": ping", "", ": ping", ""]
 
@@ -333,6 +335,57 @@ async def test_lost_events_are_told(client: SigningClient, fakes: Fakes) -> None
     fakes.events.complete = False
     async with stream(client, "/events/session", more={"Last-Event-ID": "2"}) as reader:
         assert (await reader.event())[0] == "events_lost"
+
+
+async def test_a_background_task(client: SigningClient, fakes: Fakes) -> None:
+    running = TaskState(id=SESSION_ID, status=TaskStatus.RUNNING, current_progress=1, total_progress=4)
+    fakes.tasks.states = [
+        running,
+        msgspec.structs.replace(running, current_progress=2.5, message="half way"),
+        msgspec.structs.replace(
+            running, status=TaskStatus.PARTIAL_SUCCESS, message="so so", errors=("one", "two")
+        ),
+    ]
+    async with stream(client, f"/events/background-task?task_id={SESSION_ID}") as reader:
+        common = {"task_id": str(SESSION_ID)}
+        assert await reader.event() == (
+            "bgtask_updated",
+            common | {"message": None, "current_progress": 1.0, "total_progress": 4.0},
+        )
+        assert await reader.line() == "retry: 5"
+        assert (await reader.event())[1]["message"] == "half way"
+        assert await reader.event() == (
+            "bgtask_partial_success",
+            common | {"message": "so so", "errors": ["one", "two"]},
+        )
+        assert await reader.event() == ("server_close", {})
+        assert not await reader.rest()
+
+
+async def test_a_background_task_that_is_over(client: SigningClient, fakes: Fakes) -> None:
+    fakes.tasks.states = [
+        TaskState(id=SESSION_ID, status=TaskStatus.DONE, current_progress=3, total_progress=4, message="x")
+    ]
+    async with stream(client, f"/events/background-task?taskId={SESSION_ID}") as reader:
+        assert await reader.event() == (
+            "bgtask_done",
+            {
+                "task_id": str(SESSION_ID),
+                "message": "x",
+                "status": "bgtask_done",
+                "current_progress": "3",
+                "total_progress": "4",
+            },
+        )
+        assert (await reader.rest())[-2:] == ["event: server_close", "data: {}"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("", 400), ("?task_id=x", 400), (f"?task_id={UUID(int=0)}", 404)]
+)
+async def test_no_background_task(client: SigningClient, query: str, status: int) -> None:
+    answer = await client("GET", "/events/background-task" + query, content_type=None)
+    assert answer.status_code == status
 
 
 async def test_hang_up_ends_the_subscription(client: SigningClient, fakes: Fakes) -> None:

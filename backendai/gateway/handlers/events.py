@@ -21,31 +21,24 @@ import trio
 from backendai.core.errors import InvalidParameters
 from backendai.core.session import SessionEvent
 from backendai.gateway.call import VERSIONED, Call, Gate, Route, StreamReply, Write
+from backendai.gateway.event_stream import HEADERS, ping
 from backendai.gateway.parameters import Fields
 from backendai.manager.events import EventFeed, EventFilter
 from backendai.supervision.broadcast import SubscriberTooSlow
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between comments that keep proxies from closing a silent connection.
-PING_INTERVAL = 15.0
-_PING = b": ping\n\n"
 #: Some events the reader asked for are no longer known.
 _LOST = b'event: events_lost\ndata: {"reason": "what happened after the given event is no longer known"}\n\n'
 _TOO_SLOW = (
     b'event: server_close\ndata: {"reason": "too slow: read faster, or come back with the last id"}\n\n'
-)
-_HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
 )
 _LEVELS = frozenset({"session", "kernel"})
 _EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
 async def session_events(call: Call) -> StreamReply:
-    return StreamReply(_feed(call, _wanted(call), _last_event(call)), _HEADERS)
+    return StreamReply(_feed(call, _wanted(call), _last_event(call)), HEADERS)
 
 
 @asynccontextmanager
@@ -60,7 +53,7 @@ async def _feed(
 async def _pump(feed: EventFeed, write: Write) -> None:
     """Write events until the server stops. A reader too far behind is told so, and cut off."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_ping, write)
+        nursery.start_soon(ping, write)
         try:
             if not feed.complete:
                 await write(_LOST)
@@ -70,13 +63,6 @@ async def _pump(feed: EventFeed, write: Write) -> None:
             log.info("event reader cut off, it was too slow")
             await write(_TOO_SLOW)
         nursery.cancel_scope.cancel()
-
-
-async def _ping(write: Write) -> None:
-    # At once, so that headers and first bytes reach the client without waiting for an event.
-    while True:
-        await write(_PING)
-        await trio.sleep(PING_INTERVAL)
 
 
 def encode_event(event: SessionEvent) -> bytes:

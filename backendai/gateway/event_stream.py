@@ -1,0 +1,23 @@
+"""What all streams of server-sent events have in common (contract 03 §6)."""
+
+from __future__ import annotations
+
+import trio
+
+from backendai.gateway.call import Header, Write
+
+HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+#: Seconds between comments that keep proxies from closing a silent connection.
+PING_INTERVAL = 15.0
+_PING = b": ping\n\n"
+
+
+async def ping(write: Write) -> None:
+    """Write comments until cancelled; the first at once, so that headers and first bytes reach the client."""
+    while True:
+        await write(_PING)
+        await trio.sleep(PING_INTERVAL)
