@@ -75,8 +75,8 @@ class RunnerClient:
 
     @classmethod
     async def attach(cls, directory: Path) -> RunnerClient:
-        """Connect to the runner of ``directory``; it drops any earlier connection. Raises
-        :class:`RunnerGone`.
+        """Connect to the runner of ``directory``; with the first request it drops any earlier connection.
+        Raises :class:`RunnerGone`.
         """
         return cls(directory, await connect(directory))
 

@@ -16,9 +16,10 @@ from backendai.core.kernel import KernelPhase, KernelSpec, KernelStat
 from backendai.engines.contract import Engine, Sandbox, SandboxExit, SandboxFailed
 from backendai.runner import scratch
 from backendai.runner.channels import IPC_DIRECTORY, open_channels
+from backendai.runner.inside import Inside
 from backendai.runner.journal import PrintLog
 from backendai.runner.kernel import Kernel, KernelRefused
-from backendai.runner.request import HOME, describe_end, sandbox_request, signal_name
+from backendai.runner.request import HOME, describe_end, environment_of, sandbox_request, signal_name
 from backendai.runner.runs import Run, RunBook, RunRefused
 from backendai.wire import runner as wire
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
@@ -66,6 +67,8 @@ class Keeper:
         self._ending = _Ending()
         self._kernel: Kernel | None = None
         self._sandbox: Sandbox | None = None
+        #: What else goes on in the sandbox; ``None`` while there is none, or it is being taken down.
+        self.inside: Inside | None = None
         self._last_stat = KernelStat()
         self._scratch = 0
         self._disposal = trio.Event()
@@ -125,12 +128,21 @@ class Keeper:
             nursery.start_soon(self._watch_process, sandbox, ending)
             nursery.start_soon(self._watch_disk, sandbox, ending)
             nursery.start_soon(self._serve, kernel, ending, began)
+            self.inside = Inside(sandbox, nursery, self._environment, self._room)
             await ending.decided.wait()
             if ending.grace > 0:
                 await kernel.ask_to_end()
                 with trio.move_on_after(ending.grace):
                     await sandbox.wait()
+            self.inside = None
             nursery.cancel_scope.cancel()
+
+    def _environment(self) -> dict[str, str]:
+        return environment_of(self._kernel_spec, self._spec.image)
+
+    def _room(self) -> int:
+        """Bytes that the kernel's files may still take."""
+        return max(0, self._kernel_spec.limits.disk - self._scratch)
 
     async def _serve(self, kernel: Kernel, ending: _Ending, began: float) -> None:
         with trio.move_on_after(self._spec.start_timeout) as patience:

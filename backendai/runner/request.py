@@ -22,11 +22,18 @@ _ENVIRONMENT = {
     "HOME": HOME_INSIDE,
     "USER": "work",
     "LOGNAME": "work",
-    "SHELL": "/bin/sh",
     "LANG": "C.UTF-8",
     "TERM": "xterm-256color",
     "TMPDIR": "/tmp",  # noqa: S108
 }
+
+
+def environment_of(spec: KernelSpec, image: ImageSpec) -> dict[str, str]:
+    """What every process of the kernel gets. The programs beside the kernel's own are found first."""
+    environ = {**_ENVIRONMENT, "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"}
+    if os.path.isabs(image.argv[0]):
+        environ["PATH"] = f"{os.path.dirname(image.argv[0])}:{environ['PATH']}"
+    return {**environ, **image.env, **spec.environ}
 
 
 def sandbox_request(spec: KernelSpec, image: ImageSpec, *, strict: bool) -> SandboxRequest:
@@ -44,7 +51,7 @@ def sandbox_request(spec: KernelSpec, image: ImageSpec, *, strict: bool) -> Sand
         # The runner's pid tells whose leftovers these are, should it be killed.
         name=f"{spec.kernel_id}-{os.getpid()}",
         argv=argv,
-        environ={**_ENVIRONMENT, **image.env, **spec.environ},
+        environ=environment_of(spec, image),
         hostname=spec.cluster_hostname,
         limits=spec.limits,
         network=spec.network,

@@ -9,6 +9,7 @@ import trio
 from backendai.runner.keeper import Keeper
 from backendai.runner.kernel import KernelRefused
 from backendai.runner.runs import Run, RunRefused
+from backendai.runner.stream_server import ClientStream, StreamRefused
 from backendai.wire import runner as wire
 
 _READ_BYTES = 64 << 10
@@ -35,28 +36,48 @@ class RunnerServer:
         await self._dismissed.wait()
 
     async def serve(self, listener: trio.SocketListener) -> None:
-        """Accept for ever; a new connection ends the one before."""
+        """Accept for ever; a new conversation ends the one before, streams go on beside it."""
         async with trio.open_nursery() as nursery:
             while True:
-                stream = await listener.accept()
-                if self._present is not None:
-                    self._present.cancel()
-                nursery.start_soon(self._serve_one, stream)
+                nursery.start_soon(self._serve_one, await listener.accept())
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
-        async with stream:
-            with trio.CancelScope() as scope:
-                self._present = scope
-                self._deserted_since = None
-                try:
-                    await self._converse(stream)
-                finally:
-                    if self._present is scope:
-                        self._present = None
-                        self._deserted_since = trio.current_time()
-
-    async def _converse(self, stream: trio.SocketStream) -> None:
         frames = wire.FrameBuffer()
+        async with stream:
+            try:
+                request_id, request = await _next_request(stream, frames)
+                if isinstance(request, wire.OpenStream):
+                    await self._serve_stream(request, ClientStream(stream, frames, request_id))
+                else:
+                    await self._be_present(stream, frames, (request_id, request))
+            except (trio.BrokenResourceError, wire.BrokenFrame):
+                pass  # as below, before anything was asked
+
+    async def _serve_stream(self, request: wire.OpenStream, client: ClientStream) -> None:
+        inside = self._keeper.inside
+        if inside is None:
+            await client.end("gone", "the kernel does not run")
+        else:
+            await inside.serve(request.target, client)
+
+    async def _be_present(
+        self, stream: trio.SocketStream, frames: wire.FrameBuffer, first: tuple[int, wire.RunnerRequest]
+    ) -> None:
+        if self._present is not None:
+            self._present.cancel()
+        with trio.CancelScope() as scope:
+            self._present = scope
+            self._deserted_since = None
+            try:
+                await self._converse(stream, frames, first)
+            finally:
+                if self._present is scope:
+                    self._present = None
+                    self._deserted_since = trio.current_time()
+
+    async def _converse(
+        self, stream: trio.SocketStream, frames: wire.FrameBuffer, first: tuple[int, wire.RunnerRequest]
+    ) -> None:
         room = trio.Semaphore(_MAX_UNDER_WAY)
         sending = trio.StrictFIFOLock()
 
@@ -77,18 +98,17 @@ class RunnerServer:
 
         async with trio.open_nursery() as nursery:
             try:
-                while data := await stream.receive_some(_READ_BYTES):
-                    frames.feed(data)
-                    while (frame := frames.next_request()) is not None:
-                        request_id, request = frame
-                        await room.acquire()
-                        try:
-                            run = self._begin(request)
-                        except RunRefused as refused:
-                            room.release()
-                            await send(request_id, wire.Refusal(code=refused.code, msg=str(refused)))
-                        else:
-                            nursery.start_soon(answer, request_id, request, run)
+                request_id, request = first
+                while True:
+                    await room.acquire()
+                    try:
+                        run = self._begin(request)
+                    except RunRefused as refused:
+                        room.release()
+                        await send(request_id, wire.Refusal(code=refused.code, msg=str(refused)))
+                    else:
+                        nursery.start_soon(answer, request_id, request, run)
+                    request_id, request = await _next_request(stream, frames)
             except (trio.BrokenResourceError, wire.BrokenFrame):
                 pass  # the agent is gone, or speaks another protocol: it may come back
             nursery.cancel_scope.cancel()
@@ -133,6 +153,32 @@ class RunnerServer:
                 return wire.Exited(exit=await keeper.ended())
             case wire.Shutdown():
                 return wire.Exited(exit=await keeper.gone())
+            case wire.ListFiles():
+                return await self._list_files(request.path)
+            case wire.OpenStream():
+                return wire.Refusal(code="bad-request", msg="a stream has a connection of its own")
+            case wire.StartService() | wire.StopService() | wire.ListServices():
+                return wire.Refusal(code="no-such-service")
             case _:
                 assert_never(request)
         return wire.State(state=keeper.state())
+
+    async def _list_files(self, path: str) -> wire.RunnerAnswer:
+        if self._keeper.inside is None:
+            return wire.Refusal(code="not-ready", msg="the kernel does not run")
+        try:
+            return wire.Files(listing=await self._keeper.inside.list_files(path))
+        except StreamRefused as refused:
+            return wire.Refusal(code=refused.code, msg=str(refused))
+
+
+async def _next_request(
+    stream: trio.SocketStream, frames: wire.FrameBuffer
+) -> tuple[int, wire.RunnerRequest]:
+    """Raises ``trio.BrokenResourceError`` when there is none any more, and :class:`wire.BrokenFrame`."""
+    while (request := frames.next_request()) is None:
+        data = await stream.receive_some(_READ_BYTES)
+        if not data:
+            raise trio.BrokenResourceError("the agent has closed the connection")
+        frames.feed(data)
+    return request

@@ -63,6 +63,7 @@ async def test_a_newer_connection_takes_over(spawn: Spawn) -> None:
     first = await spawn()
     second = await RunnerClient.attach(first.directory)
     with trio.fail_after(5):
+        await second.describe()
         with pytest.raises(RunnerGone):
             await first.wait_exit()
         assert (await finish(second, "1+1"))[1] == "2\n"
