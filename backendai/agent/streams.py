@@ -41,7 +41,7 @@ MOST = 4096
 #: Seconds a runner has to reach the target.
 _OPEN_TIMEOUT = 30.0
 #: Bytes by which all streams may widen their windows together.
-_WINDOWS = 24 << 20
+_WINDOWS = 16 << 20
 
 OpenRunner = Callable[[Path, StreamTarget], AbstractAsyncContextManager[RunnerStream]]
 #: A stream is known by the gateway's connection and the call that opened it.

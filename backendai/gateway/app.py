@@ -23,6 +23,7 @@ from backendai.gateway.handlers import (
 )
 from backendai.gateway.handlers.description import described
 from backendai.gateway.metrics import Metrics
+from backendai.gateway.relay import Relays
 from backendai.gateway.services import Services
 from backendai.gateway.sockets import SocketExchange
 
@@ -35,14 +36,17 @@ class Gateway(QuartTrio):
     asgi_http_class = HttpExchange  # type: ignore[assignment]
     asgi_websocket_class = SocketExchange  # type: ignore[assignment]
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, relays: Relays) -> None:
         super().__init__("backendai.gateway", static_folder=None)
         self.edge = edge
+        #: Has to run while the application is served.
+        self.relays = relays
 
 
 def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gateway:
     """The application over complete services. It owns no task and may be created outside of a loop."""
     metrics = Metrics()
+    relays = Relays()
     routes = (
         *hello.routes(metrics),
         *auth.ROUTES,
@@ -55,5 +59,5 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *admin.ROUTES,
         *agents.ROUTES,
     )
-    sockets = (*run_stream.SOCKETS, *terminal.SOCKETS, *proxy.SOCKETS)
-    return Gateway(Edge(services, options, described(routes, sockets), sockets, metrics))
+    sockets = (*run_stream.SOCKETS, *terminal.sockets(relays), *proxy.sockets(relays))
+    return Gateway(Edge(services, options, described(routes, sockets), sockets, metrics), relays)

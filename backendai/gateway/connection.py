@@ -12,9 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
+from hypercorn.events import RawData
 from hypercorn.trio.tcp_server import TCPServer
 from trio.abc import HalfCloseableStream
 
+#: A WebSocket frame: final, ping, no payload.
+_PING = b"\x89\x00"
 #: Key of the connection's stream in the state that ASGI scopes carry.
 STREAM = "stream"
 
@@ -27,8 +30,14 @@ class BoundedStream(HalfCloseableStream):
         self.send_timeout = send_timeout
         #: When the client last sent anything, by Trio's clock.
         self.heard_at = trio.current_time()
-        #: Set once the connection is over, be it that the client ended it, that it broke or that we did.
-        self.gone = trio.Event()
+        #: The connection is over, be it that the client ended it, that it broke or that we did.
+        self.gone = False
+        #: To be called when the connection speaks WebSocket from now on.
+        self.upgraded: Callable[[], None] = _nothing
+        #: Sends a WebSocket ping; None while the connection speaks HTTP.
+        self.ping: Callable[[], Awaitable[None]] | None = None
+        #: Waits until the client takes more, so that what is sent next need not be kept for long.
+        self.ready: Callable[[], Awaitable[None]] = self.wait_send_all_might_not_block
         self._held: bytes | None = None
         self._hold_next = False
 
@@ -59,7 +68,7 @@ class BoundedStream(HalfCloseableStream):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.gone.set()
+            self.gone = True
             raise trio.BrokenResourceError(str(error)) from error
         if sent < len(data):
             await self._send_rest(memoryview(data)[sent:])
@@ -69,7 +78,7 @@ class BoundedStream(HalfCloseableStream):
             try:
                 await self._stream.send_all(data)
             except trio.BrokenResourceError:
-                self.gone.set()
+                self.gone = True
                 raise
         if waiting.cancelled_caught:
             self.abort()
@@ -82,12 +91,12 @@ class BoundedStream(HalfCloseableStream):
         try:
             data = await self._stream.receive_some(max_bytes)
         except trio.BrokenResourceError:
-            self.gone.set()
+            self.gone = True
             raise
         if data:
             self.heard_at = trio.current_time()
         else:
-            self.gone.set()
+            self.gone = True
         return data
 
     async def send_eof(self) -> None:
@@ -95,12 +104,16 @@ class BoundedStream(HalfCloseableStream):
 
     def abort(self) -> None:
         """Close the socket now; whoever waits on it gets ClosedResourceError."""
-        self.gone.set()
+        self.gone = True
         self._stream.socket.close()
 
     async def aclose(self) -> None:
-        self.gone.set()
+        self.gone = True
         await self._stream.aclose()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Connection(TCPServer):
@@ -115,6 +128,23 @@ class Connection(TCPServer):
             self.config.keep_alive_timeout, self.context.terminated.wait, self._initiate_server_close
         )
         self.idle_task = self._timer  # type: ignore[assignment]
+        self._bounded: BoundedStream = self.state[STREAM]
+        self._bounded.upgraded = self._upgraded
+
+    def _upgraded(self) -> None:
+        self._timer.end()
+        self._bounded.ping = self._ping
+        self._bounded.ready = self._ready
+
+    async def _ready(self) -> None:
+        async with self.send_lock:
+            await self._bounded.wait_send_all_might_not_block()
+
+    async def _ping(self) -> None:
+        # Hypercorn would keep a task for each connection to do this. Frames are sent as a whole under the
+        # lock, so a ping falls between two; with one under way it can wait for the next time.
+        if not self.send_lock.locked():
+            await self.protocol_send(RawData(_PING))
 
     async def _read_data(self) -> None:
         await super()._read_data()

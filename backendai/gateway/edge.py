@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -126,14 +127,29 @@ class Edge:
         self.metrics = metrics
         self.router = Router(routes, sockets)
         self.cross_origin = CrossOrigin(options.allow_origins)
-        #: Set when the server stops: streams say good-bye and end.
-        self.closing = trio.Event()
+        #: The server stops: streams say good-bye and end.
+        self.closing = False
+        self._open: set[trio.CancelScope] = set()
         self._authenticator = Authenticator(services.accounts, services.rate)
 
     def close(self) -> None:
         """Let streams say good-bye and end: the server is about to stop."""
-        self.closing.set()
+        self.closing = True
+        for scope in self._open:
+            scope.cancel()
         self.services.events.close()
+
+    @contextmanager
+    def until_closing(self) -> Iterator[None]:
+        """The block is cancelled, and left, when the server stops."""
+        with trio.CancelScope() as scope:
+            self._open.add(scope)
+            if self.closing:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._open.discard(scope)
 
     async def admit(
         self, request: Request, route: Checks, arguments: dict[str, str], body: bytes

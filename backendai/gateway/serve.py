@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,8 @@ class HttpServer:
 
     def __init__(self, app: Gateway, config: Config, bindings: Sequence[Binding], *, grace: float) -> None:
         self._app = app
-        self._config = config
+        self._config = copy(config)
+        self._ping_interval, self._config.websocket_ping_interval = config.websocket_ping_interval, None
         self._bindings = bindings
         self._grace = grace
         self._wrapped = wrap_app(self._call_app, config.wsgi_max_body_size, "asgi")
@@ -118,6 +120,8 @@ class HttpServer:
         """Serve until cancelled, then stop within ``grace`` seconds. ``started`` once connections come in."""
         async with trio.open_nursery() as nursery:
             connections: trio.Nursery = await nursery.start(self._host_connections)
+            connections.start_soon(self._app.relays.run)
+            connections.start_soon(self._ping_all, connections)
             try:
                 async with trio.open_nursery() as listeners:
                     for binding in self._bindings:
@@ -145,6 +149,19 @@ class HttpServer:
             async with trio.open_nursery() as connections:
                 task_status.started(connections)
                 await trio.sleep_forever()
+
+    async def _ping_all(self, connections: trio.Nursery) -> None:
+        while self._ping_interval is not None:
+            await trio.sleep(self._ping_interval)
+            for stream in self._open:
+                if stream.ping is not None:
+                    connections.start_soon(self._ping, stream, stream.ping)
+
+    async def _ping(self, stream: BoundedStream, ping: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await ping()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            stream.abort()  # it was about to end
 
     async def _stop(self) -> None:
         self._app.edge.close()

@@ -34,13 +34,13 @@ class Socket:
     The handler is cancelled when the client leaves, unless its route relays: then :meth:`receive` tells it.
     """
 
-    def __init__(self, send: Send, connection: BoundedStream, request_id: str, *, relays: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, connection: BoundedStream, request_id: str) -> None:
+        self._receive = receive
         self._send = send
         self._request_id = request_id
         #: What the WebSocket runs on.
         self.connection = connection
-        self._relays = relays
-        self._inbox, self._outbox = trio.open_memory_channel[str | bytes](0 if relays else _READ_AHEAD)
+        self._texts: trio.MemoryReceiveChannel[str] | None = None
         self.accepted = False
         #: The client has left, so that a cancelled handler can tell it from a server that stops.
         self.client_gone = False
@@ -55,18 +55,21 @@ class Socket:
         self.accepted = True
         headers = [(b"x-request-id", self._request_id.encode())]
         await self._send({"type": "websocket.accept", "headers": headers})
+        self.connection.upgraded()
 
     async def receive_text(self) -> str:
-        message = await self._outbox.receive()
-        assert isinstance(message, str)
-        return message
+        """The next text message, on routes that do not relay."""
+        assert self._texts is not None
+        return await self._texts.receive()
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None once the client has left and all that it sent was received."""
-        try:
-            return await self._outbox.receive()
-        except trio.EndOfChannel:
+        """For relays: the next message; None once the client has left and all that it sent was received."""
+        message = None if self.disconnected else await self._receive()
+        if message is None or message["type"] == "websocket.disconnect":
+            self.client_gone = self.disconnected = True
             return None
+        found: str | bytes = message["bytes"] if message.get("text") is None else message["text"]
+        return found
 
     async def send_json(self, value: Any) -> None:
         await self._send({"type": "websocket.send", "text": msgspec.json.encode(value).decode()})
@@ -74,22 +77,18 @@ class Socket:
     async def send_bytes(self, data: bytes) -> None:
         await self._send({"type": "websocket.send", "bytes": data})
 
-    async def feed(self, receive: Receive) -> None:
-        """Pass messages on until the client leaves; binary ones have a meaning for relays only."""
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                self.client_gone = self.disconnected = True
-                self._inbox.close()
-                return
-            text = message.get("text")
-            if self._relays:
-                await self._inbox.send(message["bytes"] if text is None else text)
-                continue
-            if text is None:
+    def open_inbox(self) -> trio.MemorySendChannel[str]:
+        """Make room for what :meth:`feed` takes in and :meth:`receive_text` hands out."""
+        inbox, self._texts = trio.open_memory_channel[str](_READ_AHEAD)
+        return inbox
+
+    async def feed(self, inbox: trio.MemorySendChannel[str]) -> None:
+        """Pass on text messages until the client leaves; binary ones have no meaning here."""
+        while (message := await self.receive()) is not None:
+            if isinstance(message, bytes):
                 continue
             try:
-                self._inbox.send_nowait(text)
+                inbox.send_nowait(message)
             except trio.WouldBlock:
                 self.close_code = POLICY
                 self.client_gone = True
@@ -121,11 +120,9 @@ class SocketExchange:
             log.exception("upgrade failed", route=label)
             reply = fault(request.request_id, None)
         else:
-            socket = Socket(send, self._scope["state"][STREAM], request.request_id, relays=route.relays)
-            if not route.relays:
-                await socket.accept()
+            socket = Socket(receive, send, self._scope["state"][STREAM], request.request_id)
             with self._edge.metrics.open_streams.labels("websocket").track_inprogress():
-                refusal = await self._converse(route, call, socket, receive)
+                refusal = await self._converse(route, call, socket)
             reply = Reply(101) if refusal is None else refusal
             if refusal is None and not socket.disconnected:
                 await self._close(socket, receive, send)
@@ -145,43 +142,50 @@ class SocketExchange:
             socket.connection.abort()
             await _until_disconnect(receive)
 
-    async def _converse(
-        self, route: SocketRoute, call: Call, socket: Socket, receive: Receive
-    ) -> Reply | None:
+    async def _converse(self, route: SocketRoute, call: Call, socket: Socket) -> Reply | None:
         """Run the handler until it is done, the client leaves or the server stops.
 
         Answers what to say instead of an upgrade if the handler did not accept the connection.
         """
-        refusal: Reply | None = None
-        async with trio.open_nursery() as nursery:
+        refusal: Reply | None = problem(ServiceUnavailable("The server is going down."))
+        with self._edge.until_closing():
+            if route.relays:
+                refusal = await _guarded(route, call, socket)
+            else:
+                await socket.accept()
+                await _while_connected(route, call, socket)
+        if self._edge.closing and socket.close_code == NORMAL:
+            socket.close_code = GOING_AWAY
+            if route.farewell is not None:
+                await socket.send_json(route.farewell)
+        return None if socket.accepted else refusal
 
-            async def watch_client() -> None:
-                await socket.feed(receive)
-                if not (route.relays and socket.accepted):
-                    nursery.cancel_scope.cancel()
 
-            async def watch_server() -> None:
-                await self._edge.closing.wait()
-                socket.close_code = GOING_AWAY
-                if route.farewell is not None:
-                    await socket.send_json(route.farewell)
-                nursery.cancel_scope.cancel()
+async def _while_connected(route: SocketRoute, call: Call, socket: Socket) -> None:
+    inbox = socket.open_inbox()
+    async with trio.open_nursery() as nursery:
 
-            nursery.start_soon(watch_client)
-            nursery.start_soon(watch_server)
-            try:
-                await route.handler(call, socket)
-            except BackendError as error:
-                refusal = problem(error)
-                socket.close_code = FAILED
-            except Exception:
-                log.exception("socket failed", route=route.path)
-                refusal = fault(call.request_id, None)
-                socket.close_code = FAILED
+        async def watch_client() -> None:
+            await socket.feed(inbox)
             nursery.cancel_scope.cancel()
-        if socket.accepted:
-            return None
-        return refusal or problem(ServiceUnavailable("The server is going down."))
+
+        nursery.start_soon(watch_client)
+        await _guarded(route, call, socket)
+        nursery.cancel_scope.cancel()
+
+
+async def _guarded(route: SocketRoute, call: Call, socket: Socket) -> Reply | None:
+    """What the handler raises, as an answer. A bug ends here: client and log must both hear of it."""
+    try:
+        await route.handler(call, socket)
+    except BackendError as error:
+        socket.close_code = FAILED
+        return problem(error)
+    except Exception:
+        log.exception("socket failed", route=route.path)
+        socket.close_code = FAILED
+        return fault(call.request_id, None)
+    return None
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -30,7 +30,7 @@ CallHandler = Callable[[AgentCall], Awaitable[AgentAnswer]]
 AnswerHandler = Callable[[ManagerMessage], Awaitable[None]]
 #: Plays the agent's end of a stream and closes it by returning.
 StreamHandler = Callable[[OpenStream, StreamEnd], Awaitable[None]]
-_WINDOWS = 24 << 20
+_WINDOWS = 16 << 20
 
 
 @dataclass(slots=True)

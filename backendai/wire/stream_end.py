@@ -23,8 +23,9 @@ from backendai.wire.streams import (
     Resize,
 )
 
-#: What either end may send before it has heard of any credit.
-FIRST_WINDOW_BYTES = 16 << 10
+#: What either end may send before it has heard of any credit. Little, because thousands of streams may be
+#: open and idle; a stream that is used has more after a few turns.
+FIRST_WINDOW_BYTES = 4 << 10
 #: Charged against the window for each frame on top of its payload, so that tiny frames are bounded too.
 FRAME_COST = 256
 #: A sender waits for this much room rather than to send crumbs.

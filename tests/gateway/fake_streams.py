@@ -27,6 +27,12 @@ Play = Callable[[StreamEnd, StreamTarget], Awaitable[None]]
 async def stream_pair(play: Play, target: StreamTarget, budget: WindowBudget) -> AsyncIterator[StreamEnd]:
     near: StreamEnd = StreamEnd(lambda frame: far.take(frame), budget)
     far: StreamEnd = StreamEnd(lambda frame: near.take(frame), WindowBudget(1 << 20))
+    if play is sink:  # nobody has to play nothing
+        try:
+            yield near
+        finally:
+            near.close("aborted")
+        return
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
 
@@ -57,9 +63,12 @@ async def sink(end: StreamEnd, target: StreamTarget) -> None:
     await end.wait_ended()
 
 
+_CHUNK = bytes(1 << 16)
+
+
 async def flood(end: StreamEnd, target: StreamTarget) -> None:
     while True:
-        await end.send(bytes(1 << 16))
+        await end.send(_CHUNK)
 
 
 def archive(name: str, content: bytes) -> bytes:
@@ -82,7 +91,7 @@ class FakeStreams:
     #: What is made of the next streams, in this order: the refusal to raise, or how an upload ends.
     refusals: list[BackendError] = field(default_factory=list)
     endings: list[Closed] = field(default_factory=list)
-    budget: WindowBudget = field(default_factory=lambda: WindowBudget(24 << 20))
+    budget: WindowBudget = field(default_factory=lambda: WindowBudget(16 << 20))
     open: int = 0
 
     @asynccontextmanager

@@ -100,8 +100,8 @@ async def test_a_reader_that_stops_holds_the_sender_back(size: int, autojump_clo
 async def test_windows_widen_for_a_reader_that_keeps_up_and_within_the_budget() -> None:
     for budget, least, most in (
         (1 << 20, 2 * CHUNK_BYTES, WINDOW_BYTES),
-        (9000, 25_384, 25_384),
-        (0, 16384, 16384),
+        (9000, 13_096, 13_096),
+        (0, 4096, 4096),
     ):
         pair = Pair(budget)
         async with trio.open_nursery() as nursery:

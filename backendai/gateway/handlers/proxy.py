@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import structlog
 from backendai.core.errors import BackendError, ServiceUnavailable
 from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
 from backendai.gateway.parameters import Fields
-from backendai.gateway.relay import LINGER, Relay, tell_end
+from backendai.gateway.relay import LINGER, Relays, tell_end
 from backendai.gateway.sockets import FAILED, TRY_LATER, Socket
 from backendai.manager.streams import RunningApp
 
@@ -19,7 +20,7 @@ log = structlog.get_logger(__name__)
 _LOWEST_PORT, _HIGHEST_PORT = 1024, 65535
 
 
-async def tunnel(call: Call, socket: Socket) -> None:
+async def tunnel(relays: Relays, call: Call, socket: Socket) -> None:
     """Start the app, accept the WebSocket, and carry its bytes to and from one TCP connection."""
     app = await _start(call)
     await socket.accept()
@@ -30,7 +31,7 @@ async def tunnel(call: Call, socket: Socket) -> None:
                 if isinstance(message, bytes):
                     await stream.send(message)
 
-            relay = Relay(socket, stream, call.options.relay_idle)
+            relay = relays.open(socket, stream, call.options.relay_idle)
             tell_end(socket, await relay.run(to_app, socket.send_bytes, linger=LINGER))
     except ServiceUnavailable as error:
         socket.close_code, socket.close_reason = TRY_LATER, error.code
@@ -84,8 +85,12 @@ def _arguments(fields: Fields) -> dict[str, str | tuple[str, ...] | None]:
     return found
 
 
-SOCKETS = tuple(
-    SocketRoute(path=f"{root}/<ref>/{kind}", handler=tunnel, gate=Gate.READ, relays=True, changes_state=True)
-    for root in ("/stream/session", "/stream/kernel", f"{VERSIONED}/stream/kernel")
-    for kind in ("httpproxy", "tcpproxy")
-)
+def sockets(relays: Relays) -> tuple[SocketRoute, ...]:
+    handler = partial(tunnel, relays)
+    return tuple(
+        SocketRoute(
+            path=f"{root}/<ref>/{kind}", handler=handler, gate=Gate.READ, relays=True, changes_state=True
+        )
+        for root in ("/stream/session", "/stream/kernel", f"{VERSIONED}/stream/kernel")
+        for kind in ("httpproxy", "tcpproxy")
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from backendai.core.errors import BackendError
 from backendai.core.session import SessionStatus
 from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
 from backendai.gateway.parameters import Fields
-from backendai.gateway.relay import Finished, Relay
+from backendai.gateway.relay import Finished, Relays
 from backendai.gateway.sockets import FAILED, MALFORMED, NORMAL, Socket
 from backendai.manager.link import AgentStream
 from backendai.wire.streams import Closed, Resize, TerminalTarget
@@ -34,10 +35,10 @@ _LOOK_INTERVAL = 0.5
 _HELD_LONG_ENOUGH = 3.0
 
 
-async def pty(call: Call, socket: Socket) -> None:
+async def pty(relays: Relays, call: Call, socket: Socket) -> None:
     """Attach to the terminal, again when the session was restarted, until it or the client leaves."""
     owner = await call.owner()
-    terminal = _Terminal(call, socket, owner, _target(call))
+    terminal = _Terminal(relays, call, socket, owner, _target(call))
     try:
         while await terminal.attend():
             pass
@@ -49,7 +50,10 @@ async def pty(call: Call, socket: Socket) -> None:
 
 
 class _Terminal:
-    def __init__(self, call: Call, socket: Socket, owner: Principal, target: TerminalTarget) -> None:
+    def __init__(
+        self, relays: Relays, call: Call, socket: Socket, owner: Principal, target: TerminalTarget
+    ) -> None:
+        self._relays = relays
         self._services = call.services
         self._ref = call.arguments["ref"]
         self._idle = call.options.relay_idle
@@ -64,7 +68,7 @@ class _Terminal:
         async with self._services.streams.open_stream(self._owner, self._ref, self._target) as stream:
             if not self._socket.accepted:
                 await self._socket.accept()
-            relay = Relay(self._socket, stream, self._idle)
+            relay = self._relays.open(self._socket, stream, self._idle)
             closed = await relay.run(lambda message: self._take(stream, message), self._show)
         if self._restart_wanted:
             return await self._restart()
@@ -154,7 +158,11 @@ def _target(call: Call) -> TerminalTarget:
     return target
 
 
-SOCKETS = tuple(
-    SocketRoute(path=f"{root}/<ref>/pty", handler=pty, gate=Gate.READ, relays=True, changes_state=True)
-    for root in ("/stream/session", "/stream/kernel", f"{VERSIONED}/stream/kernel")
-)
+def sockets(relays: Relays) -> tuple[SocketRoute, ...]:
+    handler = partial(pty, relays)
+    return tuple(
+        SocketRoute(
+            path=f"{root}/<ref>/pty", handler=handler, gate=Gate.READ, relays=True, changes_state=True
+        )
+        for root in ("/stream/session", "/stream/kernel", f"{VERSIONED}/stream/kernel")
+    )
