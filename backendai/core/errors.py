@@ -96,6 +96,11 @@ class SessionAlreadyExists(BackendError):
     title = "The session already exists but you requested not to reuse existing one."
 
 
+class IdempotencyKeyReused(BackendError):
+    code = "idempotency-key-reused"
+    title = "The idempotency key belongs to another request."
+
+
 class TooManySessionsMatched(BackendError):
     """``data.matches`` lists up to ten candidates ``{id, name, status, created_at}``."""
 

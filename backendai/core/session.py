@@ -85,6 +85,15 @@ class SessionWish(msgspec.Struct, frozen=True, kw_only=True):
     agent_list: tuple[str, ...] = ()
 
 
+class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client calls a request, so that sending it again does nothing new."""
+
+    #: Chosen by the client.
+    key: str
+    #: Tells requests with different contents apart.
+    fingerprint: str
+
+
 class SessionCreated(msgspec.Struct, frozen=True, kw_only=True):
     """``created`` is False when a live session of that name was reused; ``status`` may be ``TIMEOUT``."""
 

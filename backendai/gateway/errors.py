@@ -61,6 +61,7 @@ STATUS: dict[str, int] = {
     errors.QuotaExceeded.code: 412,
     errors.RateLimitExceeded.code: 429,
     errors.SessionAlreadyExists.code: 400,
+    errors.IdempotencyKeyReused.code: 422,
     errors.TooManySessionsMatched.code: 404,
     errors.ServiceUnavailable.code: 503,
     errors.ServerFrozen.code: 503,

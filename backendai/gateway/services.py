@@ -15,7 +15,7 @@ from uuid import UUID
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
-from backendai.core.session import SessionCreated, SessionRecord, SessionWish
+from backendai.core.session import Idempotency, SessionCreated, SessionRecord, SessionWish
 from backendai.core.task import TaskState
 from backendai.manager.directory import DirectoryService
 from backendai.manager.events import EventFeed, EventFilter
@@ -38,7 +38,13 @@ class Accounts(Protocol):
 
 
 class Sessions(Protocol):
-    async def create(self, requester: Principal, owner: Principal, wish: SessionWish) -> SessionCreated:
+    async def create(
+        self,
+        requester: Principal,
+        owner: Principal,
+        wish: SessionWish,
+        idempotency: Idempotency | None = None,
+    ) -> SessionCreated:
         """Cancelling the call while it waits for RUNNING leaves the session queued."""
 
     async def info(self, owner: Principal, ref: str) -> SessionRecord: ...

@@ -240,6 +240,8 @@ async def open_manager(
             presence=presence,
             sweeper=Sweeper(database, reconciler, fleet, logs, reconcile_for=settings.agent_reconcile_for),
             tasks=tasks,
-            janitor=Janitor([logs.prune, events.prune, tasks.prune, tasks.fail_orphans]),
+            janitor=Janitor(
+                [logs.prune, events.prune, tasks.prune, tasks.fail_orphans, sessions.forget_requests]
+            ),
             listener=listener if listen else None,
         )

@@ -13,6 +13,7 @@ from backendai.core.account import Principal, UserRole
 from backendai.core.errors import (
     BadRequest,
     Forbidden,
+    IdempotencyKeyReused,
     InsufficientPrivilege,
     KernelRestartFailed,
     ObjectNotFound,
@@ -21,10 +22,11 @@ from backendai.core.errors import (
     TooManySessionsMatched,
 )
 from backendai.core.kernel import KernelStat, ServicePort
-from backendai.core.lifecycle import Broke, DestroyWanted, Reason, RestartWanted, refuses_destroy
+from backendai.core.lifecycle import STARTING, Broke, DestroyWanted, Reason, RestartWanted, refuses_destroy
 from backendai.core.notice import SessionChanged
 from backendai.core.session import (
     DEAD,
+    Idempotency,
     SessionCreated,
     SessionRecord,
     SessionStatus,
@@ -38,6 +40,7 @@ from backendai.manager.live_stats import LiveStats
 from backendai.manager.notices import NoticeBoard
 from backendai.manager.reconciler import Reconciler
 from backendai.manager.transitions import Applied, DestroyOrder, Transitions
+from backendai.storage import idempotency as idempotency_store
 from backendai.storage import sessions as store
 from backendai.storage.kernels import LockedSession
 from backendai.storage.sessions import Found
@@ -76,14 +79,26 @@ class SessionService:
 
     # -- create
 
-    async def create(self, requester: Principal, owner: Principal, wish: SessionWish) -> SessionCreated:
+    async def create(
+        self,
+        requester: Principal,
+        owner: Principal,
+        wish: SessionWish,
+        idempotency: Idempotency | None = None,
+    ) -> SessionCreated:
         """Enter a session, and unless told otherwise wait until it runs, or will not.
 
         A live session of the same name is used again if the wish allows it. When the wait is cut short, by
-        cancellation or by ``max_wait``, the session stays queued. Raises the refusals of contract 02 §2.3,
-        and :class:`ServiceUnavailable` when nobody can tell any more what became of the session.
+        cancellation or by ``max_wait``, the session stays queued. A request that repeats the ``idempotency``
+        of an earlier one gets that one's session, whatever became of it. Raises the refusals of contract
+        02 §2.3, :class:`IdempotencyKeyReused`, and :class:`ServiceUnavailable` when nobody can tell any more
+        what became of the session.
         """
         for _ in range(_NAME_ATTEMPTS):
+            if idempotency is not None:
+                earlier = await self._earlier(requester, idempotency)
+                if earlier is not None:
+                    return await self._join(owner, earlier, wish)
             entry = await self._creation.prepare(requester, owner, wish, self._clock())
             if isinstance(entry, Found):
                 return _reused(entry.record)
@@ -91,7 +106,7 @@ class SessionService:
                 raise ServiceUnavailable("The service cannot follow what becomes of sessions right now.")
             with self._board.watch(entry.session_id) as changes:
                 try:
-                    await self._enter(entry)
+                    await self._enter(entry, requester, idempotency)
                 except UniqueViolation:
                     continue  # somebody was faster: what they made is found by the next attempt
                 if wish.enqueue_only:
@@ -99,8 +114,42 @@ class SessionService:
                 return _created(entry, wish, *await _await_start(changes, wish.max_wait))
         raise ServiceUnavailable("The name is being taken and freed again and again.")
 
-    async def _enter(self, entry: Entry) -> None:
-        await store.insert(self._database, entry.session, entry.kernels, entry.depends_on, [entry.enqueued])
+    async def _enter(self, entry: Entry, requester: Principal, idempotency: Idempotency | None) -> None:
+        row = None
+        if idempotency is not None:
+            row = {
+                "access_key": requester.access_key,
+                "key": idempotency.key,
+                "fingerprint": idempotency.fingerprint,
+                "session_id": entry.session_id,
+                "created_at": self._clock(),
+            }
+        await store.insert(
+            self._database, entry.session, entry.kernels, entry.depends_on, [entry.enqueued], row
+        )
+
+    async def _earlier(self, requester: Principal, idempotency: Idempotency) -> UUID | None:
+        since = self._clock() - idempotency_store.RETENTION
+        found = await idempotency_store.find(self._database, requester.access_key, idempotency.key, since)
+        if found is None:
+            return None
+        if found.fingerprint != idempotency.fingerprint:
+            raise IdempotencyKeyReused("The key was sent with another request; choose a new one for this.")
+        return found.session_id
+
+    async def _join(self, owner: Principal, session_id: UUID, wish: SessionWish) -> SessionCreated:
+        """As if this request had entered the session."""
+        with self._board.watch(session_id) as changes:
+            record = await self.resolve(owner, str(session_id), stale=True)
+            created = msgspec.structs.replace(_reused(record), created=True)
+            if wish.enqueue_only or record.status not in STARTING | {SessionStatus.PENDING}:
+                return created
+            status, ports = await _await_start(changes, wish.max_wait)
+        return msgspec.structs.replace(created, status=status, service_ports=_listed(ports))
+
+    async def forget_requests(self) -> None:
+        """Idempotency keys mean nothing after their time."""
+        await idempotency_store.prune(self._database, self._clock())
 
     # -- find
 
@@ -274,8 +323,12 @@ def _created(
         session_id=entry.session_id,
         name=wish.name,
         status=status,
-        service_ports=tuple(msgspec.to_builtins(port) for port in ports),
+        service_ports=_listed(ports),
     )
+
+
+def _listed(ports: tuple[ServicePort, ...]) -> tuple[dict[str, Any], ...]:
+    return tuple(msgspec.to_builtins(port) for port in ports)
 
 
 def _reused(record: SessionRecord) -> SessionCreated:

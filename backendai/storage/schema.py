@@ -466,6 +466,19 @@ session_dependencies = sa.Table(
     sa.Column("depends_on", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True, index=True),
 )
 
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    #: Of the key pair that signed the request.
+    sa.Column("access_key", sa.String(20), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    #: SHA-256 of the request in hexadecimal digits.
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    _time("created_at"),
+    sa.Index(None, "created_at"),
+)
+
 background_tasks = sa.Table(
     "background_tasks",
     metadata,

@@ -154,10 +154,12 @@ async def insert(
     kernels: Sequence[Mapping[str, Any]],
     depends_on: Sequence[UUID],
     notices: Sequence[SessionChanged],
+    idempotency: Mapping[str, Any] | None = None,
 ) -> None:
-    """Enter a session with all its kernels, in one statement: all or nothing.
+    """Enter a session with all its kernels, in one statement: all or nothing. ``idempotency`` is a row.
 
-    Raises :class:`backendai.bridges.postgres.UniqueViolation` when the key has a live session of that name.
+    Raises :class:`backendai.bridges.postgres.UniqueViolation` when the key has a live session of that name,
+    or there is such a row.
     """
     await connection.execute(
         f"""
@@ -173,13 +175,18 @@ async def insert(
         ), h AS (
             INSERT INTO session_status_history (session_id, status, at) SELECT id, 'PENDING', status_changed
             FROM s
+        ), i AS (
+            INSERT INTO idempotency_keys
+            SELECT * FROM jsonb_populate_record(NULL::idempotency_keys, $5::jsonb)
+            WHERE $5::jsonb IS NOT NULL RETURNING key
         )
-        {RECORD} SELECT n FROM s, jsonb_array_elements($4::jsonb) AS n
+        {RECORD} SELECT n FROM s LEFT JOIN i ON true, jsonb_array_elements($4::jsonb) AS n
         """,  # noqa: S608
         session,
         kernels,
         list(depends_on),
         list(notices),
+        idempotency,
     )
 
 

@@ -14,12 +14,19 @@ import trio
 from fake_streams import FakeStreams
 
 from backendai.core.account import Credential, Principal, RateState, Secret, UserRole
-from backendai.core.errors import Forbidden, InvalidParameters, ObjectNotFound, ServerFrozen
+from backendai.core.errors import (
+    Forbidden,
+    IdempotencyKeyReused,
+    InvalidParameters,
+    ObjectNotFound,
+    ServerFrozen,
+)
 from backendai.core.execution import CompletionRequest, ConsoleItem, RunMode, RunReply, RunRequest, RunStatus
 from backendai.core.ids import AccessKey
 from backendai.core.kernel import KernelStat
 from backendai.core.session import (
     ClusterMode,
+    Idempotency,
     SessionCreated,
     SessionEvent,
     SessionRecord,
@@ -126,8 +133,17 @@ class FakeSessions:
     #: Set by a create that was cancelled while it waited.
     abandoned: bool = False
 
-    async def create(self, requester: Principal, owner: Principal, wish: SessionWish) -> SessionCreated:
+    async def create(
+        self,
+        requester: Principal,
+        owner: Principal,
+        wish: SessionWish,
+        idempotency: Idempotency | None = None,
+    ) -> SessionCreated:
         self.calls.append(("create", requester, owner, wish))
+        self.idempotency = idempotency
+        if idempotency is not None and idempotency.key == "used":
+            raise IdempotencyKeyReused("choose a new one")
         if self.started is not None:
             self.started.set()
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from backendai.gateway.call import NO_CONTENT, VERSIONED, Call, Gate, Reply, Route, json_reply
+from backendai.gateway.idempotency import idempotency_of
 from backendai.gateway.parameters import Fields
 from backendai.gateway.session_view import created_view, info_view, service_port
 from backendai.gateway.session_wish import NAME_PATTERN, parse_wish
@@ -12,7 +13,9 @@ from backendai.gateway.session_wish import NAME_PATTERN, parse_wish
 
 async def create(call: Call) -> Reply:
     wish = parse_wish(call.parameters, call.version, datetime.now(UTC))
-    created = await call.services.sessions.create(call.principal, await call.owner(), wish)
+    created = await call.services.sessions.create(
+        call.principal, await call.owner(), wish, idempotency_of(call)
+    )
     return json_reply(created_view(created, legacy=call.legacy), 201 if created.created else 200)
 
 
