@@ -99,7 +99,12 @@ class SessionService:
                 earlier = await self._earlier(requester, idempotency)
                 if earlier is not None:
                     return await self._join(owner, earlier, wish)
-            entry = await self._creation.prepare(requester, owner, wish, self._clock())
+            try:
+                entry = await self._creation.prepare(requester, owner, wish, self._clock())
+            except SessionAlreadyExists:
+                if idempotency is None or await self._earlier(requester, idempotency) is None:
+                    raise
+                continue  # it exists because the same request came in while this one was looked at
             if isinstance(entry, Found):
                 return _reused(entry.record)
             if not (wish.enqueue_only or self._board.listening):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import pytest
@@ -52,17 +53,21 @@ async def test_round_trips_of_the_hot_paths(house: House, agent: FakeAgent) -> N
     await house.create("first")
     database = house.manager.database
     record = await house.manager.sessions.resolve(house.user, "first")
+
+    async def cost(call: Callable[[], Awaitable[object]]) -> int:
+        """The least of some tries: the manager's loops ask as well."""
+        counts = []
+        for _ in range(10):
+            before = database.round_trips
+            await call()
+            counts.append(database.round_trips - before)
+        return min(counts)
+
     for ref in ("first", str(record.session_id)):
-        before = database.round_trips
-        await house.manager.sessions.info(house.user, ref)
-        assert database.round_trips == before + 1
-    before = database.round_trips
-    await house.manager.accounts.credential(house.user.access_key)
-    assert database.round_trips == before
+        assert await cost(lambda ref=ref: house.manager.sessions.info(house.user, ref)) == 1
+    assert await cost(lambda: house.manager.accounts.credential(house.user.access_key)) == 0
     request = RunRequest(run_id="r", mode=RunMode.QUERY, code="1")
-    before = database.round_trips
-    await house.manager.execution.run(house.user, "first", request)
-    assert database.round_trips == before + 1
+    assert await cost(lambda: house.manager.execution.run(house.user, "first", request)) == 1
 
 
 async def test_without_waiting_it_is_pending(house: House) -> None:
