@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--path", default="/", help="path and query, as sent and signed")
     parser.add_argument("--body", type=Path, help="file whose content is sent")
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--warmup", type=float, default=2.0, help="seconds that are not measured")
+    parser.add_argument("--warmup", type=float, default=1.0, help="seconds that are not measured")
     parser.add_argument("--seconds", type=float, default=8.0, help="seconds that are measured")
     parser.add_argument("--keys", help="ACCESS_KEY:SECRET_KEY; without, requests are not signed")
     given = parser.parse_args()
