@@ -19,6 +19,7 @@ from backendai.gateway.handlers import (
     proxy,
     run_stream,
     sessions,
+    tasks,
     terminal,
 )
 from backendai.gateway.handlers.description import described
@@ -56,6 +57,7 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *output.ROUTES,
         *files.ROUTES,
         *events.ROUTES,
+        *tasks.ROUTES,
         *admin.ROUTES,
         *agents.ROUTES,
     )

@@ -138,6 +138,7 @@ class Edge:
         for scope in self._open:
             scope.cancel()
         self.services.events.close()
+        self.services.tasks.close()
 
     @contextmanager
     def until_closing(self) -> Iterator[None]:

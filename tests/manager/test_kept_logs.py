@@ -60,7 +60,8 @@ async def test_what_is_cut_off_is_said(house: House, agent: FakeAgent) -> None:
     agent.logs = Logs(text="the end\n", truncated=True)
     await running(house, "chatty")
     alive = await house.manager.execution.logs(house.user, "chatty")
-    assert alive.splitlines()[0] == "[the beginning is missing: of a kernel's output the last 10 MiB are kept]"
+    cut = "[the beginning is missing: of a kernel's output the last 10 MiB are kept]"
+    assert alive.splitlines()[0] == cut
     assert alive.endswith("\nthe end\n")
     await house.manager.sessions.destroy(house.user, house.user, "chatty")
     assert await house.manager.execution.logs(house.user, "chatty") == alive
