@@ -169,6 +169,6 @@ class SocketRoute(Checks):
     handler: SocketHandler
     #: The last words to a client when the server stops, sent as JSON.
     farewell: Mapping[str, Any] | None = None
-    #: The handler accepts the connection by itself, and until then may refuse it with a BackendError. It holds
-    #: back a client that sends faster than it reads; that one has left, the end of what comes tells it.
+    #: The handler accepts the connection by itself, and may refuse it until then with a BackendError. It
+    #: holds back a client that sends faster than it reads; one that leaves shows as the end of what comes.
     relays: bool = False

@@ -9,10 +9,17 @@ import pytest
 import trio
 from fakes import Fakes
 from gateway_client import SigningClient
+from whole_gateway import free_port
 
+from backendai.bridges.asyncio_loop import open_asyncio_loop
+from backendai.bridges.postgres import open_database
+from backendai.core.account import Secret
 from backendai.gateway.app import Gateway, create_app
 from backendai.gateway.edge import HttpOptions
 from backendai.gateway.serve import HttpServer, bind, load_config
+from backendai.gateway.settings import GatewaySettings
+from backendai.manager.settings import ManagerSettings
+from backendai.storage.seed import FirstAccounts, ensure_first_accounts
 
 
 @pytest.fixture
@@ -49,3 +56,30 @@ def port(server: HttpServer) -> int:
 async def client(port: int) -> AsyncIterator[SigningClient]:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
         yield SigningClient(http)
+
+
+# -- a whole gateway, manager and databases included
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> GatewaySettings:
+    return GatewaySettings(
+        manager=ManagerSettings(
+            database_url=Secret(database_url),
+            redis_url=Secret(redis_url),
+            process_id="gateway-under-test",
+            facts_endpoint=f"tcp://127.0.0.1:{free_port()}",
+        ),
+        http_port=0,
+        grace=0.2,
+    )
+
+
+@pytest.fixture
+async def first_accounts(database_url: str) -> FirstAccounts:
+    async with (
+        open_asyncio_loop(),
+        open_database(database_url) as database,
+        database.transaction() as connection,
+    ):
+        return await ensure_first_accounts(connection)

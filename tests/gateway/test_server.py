@@ -4,73 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import httpx
 import pytest
 import trio
-from fakes import USER
 from gateway_client import SigningClient, sign_headers
+from whole_gateway import free_port, people
 
-from backendai.bridges.asyncio_loop import open_asyncio_loop
-from backendai.bridges.postgres import DatabaseUnavailable, open_database
-from backendai.core.account import Principal, Secret
-from backendai.core.ids import AccessKey
+from backendai.bridges.postgres import DatabaseUnavailable
+from backendai.core.account import Secret
 from backendai.gateway import server
 from backendai.gateway.settings import GatewaySettings
-from backendai.manager.settings import ManagerSettings
-from backendai.storage.seed import FirstAccounts, ensure_first_accounts
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def settings(database_url: str, redis_url: str) -> GatewaySettings:
-    return GatewaySettings(
-        manager=ManagerSettings(
-            database_url=Secret(database_url),
-            redis_url=Secret(redis_url),
-            process_id="gateway-under-test",
-            facts_endpoint=f"tcp://127.0.0.1:{free_port()}",
-        ),
-        http_port=0,
-        grace=0.2,
-    )
-
-
-@pytest.fixture
-async def first_accounts(database_url: str) -> FirstAccounts:
-    async with (
-        open_asyncio_loop(),
-        open_database(database_url) as database,
-        database.transaction() as connection,
-    ):
-        return await ensure_first_accounts(connection)
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    principal: Principal
-    secret: str
-
-    @property
-    def signing(self) -> dict[str, object]:
-        return {"principal": self.principal, "secret": self.secret}
-
-
-def people(accounts: FirstAccounts) -> tuple[Person, Person]:
-    return (
-        Person(replace(USER, access_key=AccessKey(accounts.access_key)), accounts.secret_key.reveal()),
-        Person(
-            replace(USER, access_key=AccessKey(accounts.admin_access_key)), accounts.admin_secret_key.reveal()
-        ),
-    )
+from backendai.storage.seed import FirstAccounts
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from backendai.core.errors import BackendError
 from backendai.gateway.call import Checks, Route, SocketRoute
 from backendai.gateway.errors import STATUS, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, UrlNotFound
 from backendai.gateway.openapi import prose, shapes
-from backendai.gateway.openapi.operation import Answer, Media, Operation, Upgrade
+from backendai.gateway.openapi.operation import Answer, Either, Media, Operation, Upgrade
 from backendai.gateway.openapi.operations import OPERATIONS
 from backendai.gateway.versions import ANNOUNCED_VERSION
 
@@ -35,16 +35,28 @@ _GATED = (errors.ServerFrozen, errors.ServiceUnavailable)
 _ONE_SESSION = (UrlNotFound, errors.ObjectNotFound, errors.TooManySessionsMatched)
 
 
-class Undescribed(Exception):
-    """Routes that nobody has described; the text names them and the place where it is to be done."""
+def gaps(routes: Sequence[Route], sockets: Sequence[SocketRoute]) -> list[str]:
+    """What keeps the document from being complete, and where it is to be mended; empty when it is."""
+    every = _every(routes, sockets)
+    found = _other_paths(every)
+    named = {*found, *(f"{key.partition(' ')[0]} {path}" for key, paths in found.items() for path in paths)}
+    return [
+        *(
+            f"{key}: describe it in OPERATIONS of backendai/gateway/openapi"
+            for key, _ in every
+            if key not in named
+        ),
+        *(
+            f"{key}: described in backendai/gateway/openapi, but there is no such route"
+            for key in OPERATIONS
+            if key not in found
+        ),
+    ]
 
 
 def describe(routes: Sequence[Route], sockets: Sequence[SocketRoute]) -> dict[str, Any]:
-    """Raises :class:`Undescribed` for a route without an operation, or an operation without a route."""
-    every: list[tuple[str, Route | SocketRoute]] = [
-        *((f"{route.method} {path_of(route.path)}", route) for route in routes),
-        *((f"GET {path_of(socket.path)}", socket) for socket in sockets),
-    ]
+    """The document. Routes that :func:`gaps` complains of are not in it."""
+    every = _every(routes, sockets)
     others = _other_paths(every)
     shaped = _Schemas(OPERATIONS[key] for key, _ in every if key in OPERATIONS)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -79,28 +91,26 @@ def path_of(rule: str) -> str:
     return _ARGUMENT.sub(r"{\1}", rule)
 
 
-def _other_paths(every: Iterable[tuple[str, Route | SocketRoute]]) -> dict[str, list[str]]:
+def _every(routes: Sequence[Route], sockets: Sequence[SocketRoute]) -> list[tuple[str, Route | SocketRoute]]:
+    """All routes by method and path. OpenAPI knows nothing of WebSockets; their handshake is a GET."""
+    return [
+        *((f"{route.method} {path_of(route.path)}", route) for route in routes),
+        *((f"GET {path_of(socket.path)}", socket) for socket in sockets),
+    ]
+
+
+def _other_paths(every: Sequence[tuple[str, Route | SocketRoute]]) -> dict[str, list[str]]:
     """Described operation to the paths that do the same. Older clients know some by other names."""
     found: dict[str, list[str]] = {}
     by_handler: dict[tuple[str, object], str] = {}
-    every = list(every)
     for key, route in every:
         if key in OPERATIONS:
             found[key] = []
             by_handler.setdefault(_doing(key, route), key)
-    missing = sorted(OPERATIONS.keys() - found.keys())
-    if missing:
-        raise Undescribed(f"described in gateway/openapi, but there is no such route: {', '.join(missing)}")
     for key, route in every:
-        if key in OPERATIONS:
-            continue
         same = by_handler.get(_doing(key, route))
-        if same is None:
-            missing.append(key)
-        else:
+        if key not in OPERATIONS and same is not None:
             found[same].append(key.partition(" ")[2])
-    if missing:
-        raise Undescribed(f"describe in OPERATIONS of gateway/openapi: {', '.join(missing)}")
     return found
 
 
@@ -118,13 +128,15 @@ class _Schemas:
     def __init__(self, operations: Iterable[Operation]) -> None:
         types: list[Any] = [shapes.Problem]
         for operation in operations:
-            types += [each for each in (operation.query, operation.body) if _is_shape(each)]
-            types += [each for each in operation.replies.values() if _is_shape(each)]
+            for answer in (operation.query, operation.body, *operation.replies.values()):
+                types += _shapes_of(answer)
         made, self.components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
         self._made = dict(zip(map(repr, types), made, strict=True))
         self.components = {name: self.components[name] for name in sorted(self.components)}
 
-    def __call__(self, shape: Any) -> dict[str, Any]:
+    def __call__(self, shape: Answer) -> dict[str, Any]:
+        if isinstance(shape, Either):
+            return {"anyOf": [self._made[repr(each)] for each in shape.shapes]}
         return self._made[repr(shape)]
 
     def properties(self, shape: Any) -> tuple[Mapping[str, Any], Sequence[str]]:
@@ -133,8 +145,10 @@ class _Schemas:
         return schema["properties"], schema.get("required", ())
 
 
-def _is_shape(answer: Answer) -> bool:
-    return answer is not None and not isinstance(answer, Media | Upgrade)
+def _shapes_of(answer: Answer) -> tuple[Any, ...]:
+    if isinstance(answer, Either):
+        return answer.shapes
+    return () if answer is None or isinstance(answer, Media | Upgrade) else (answer,)
 
 
 def _entry(route: Checks, path: str, operation: Operation, shaped: _Schemas) -> dict[str, Any]:
@@ -152,6 +166,7 @@ def _entry(route: Checks, path: str, operation: Operation, shaped: _Schemas) -> 
     responses = {str(status): _reply(status, answer, shaped) for status, answer in operation.replies.items()}
     for status, refused in _refusals(route, path, operation).items():
         responses[status] = _merged(responses.get(status), _refusal(status, refused, shaped))
+    responses["431"] = prose.HEAD_TOO_LARGE
     entry["responses"] = dict(sorted(responses.items()))
     return entry
 
@@ -172,6 +187,8 @@ def _parameters(
             yield {"name": name, "in": "query", "required": name in required, "schema": schema}
     if operation.for_others:
         yield {"$ref": "#/components/parameters/owner"}
+    if operation.repeatable:
+        yield {"$ref": "#/components/parameters/idempotency"}
     if route.signed:
         yield {"$ref": "#/components/parameters/version"}
 
@@ -206,6 +223,7 @@ def _refusals(route: Checks, path: str, operation: Operation) -> dict[str, list[
         (route.gate is not None, _GATED),
         ("{" in path, _ONE_SESSION),
         (operation.for_others, (errors.Forbidden,)),
+        (operation.repeatable, (errors.IdempotencyKeyReused,)),
         (operation.body is not None or operation.query is not None, (errors.InvalidParameters,)),
     )
     for applies, more in conditions:

@@ -24,7 +24,14 @@ class Upgrade:
     about: str
 
 
-#: A type that msgspec can make a JSON schema of, some other medium, an upgrade, or None for no body.
+@dataclass(frozen=True, slots=True)
+class Either:
+    """JSON of one of several shapes."""
+
+    shapes: tuple[type, ...]
+
+
+#: A type that msgspec can make a JSON schema of, several, some other medium, an upgrade, or None for no body.
 Answer = Any
 
 
@@ -45,3 +52,5 @@ class Operation:
     refusals: tuple[type[BackendError], ...] = ()
     #: ``owner_access_key`` makes it act for another account.
     for_others: bool = False
+    #: The header ``Idempotency-Key`` makes a repetition do nothing new.
+    repeatable: bool = False

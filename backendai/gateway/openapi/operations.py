@@ -1,7 +1,7 @@
 """What every route means: the part of the OpenAPI document that is written by hand.
 
 A route whose method and path are not here has to share its handler with one that is here, or
-``tests/gateway/test_openapi.py`` fails.
+``tests/gateway/test_openapi.py`` fails and names it.
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ SIGNATURE: dict[str, Any] = {
     ),
 }
 
+HEAD_TOO_LARGE = {"description": "Path and headers are larger than 32 KiB. This answer has no body."}
+
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "integer", "minimum": 0}
 HEADERS: dict[str, Any] = {
@@ -70,6 +72,13 @@ PARAMETERS: dict[str, Any] = {
         "required": False,
         "description": "Act for another account. Admins may, within their domain; superadmins anywhere.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 64},
+    },
+    "idempotency": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "A request with the key of an earlier one does nothing new and gets its answer",
+        "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
     },
     "version": {
         "name": "X-BackendAI-Version",

@@ -18,7 +18,7 @@ from backendai.core.errors import (
     SessionAlreadyExists,
 )
 from backendai.gateway.openapi import shapes
-from backendai.gateway.openapi.operation import Media, Operation
+from backendai.gateway.openapi.operation import Either, Media, Operation
 
 SESSIONS: Mapping[str, Operation] = {
     "POST /session": Operation(
@@ -41,6 +41,7 @@ SESSIONS: Mapping[str, Operation] = {
             KernelCreationFailed,
         ),
         for_others=True,
+        repeatable=True,
     ),
     "GET /session/_/match": Operation(
         summary="Sessions whose name or id begins so",
@@ -96,7 +97,7 @@ SESSIONS: Mapping[str, Operation] = {
         ),
         tag="runs",
         body=shapes.RunWish,
-        replies={200: shapes.RunReply},
+        replies={200: Either((shapes.RunReply, shapes.CompletionReply))},
         refusals=(KernelExecutionFailed,),
         for_others=True,
     ),

@@ -1,7 +1,7 @@
 """Shapes of requests and replies as they go over the wire, for the OpenAPI document.
 
 The handlers do not use them: reading is more lenient than any schema (``Fields``), and replies are built from
-records. ``tests/fuzz`` holds the replies against these.
+records. ``tests/gateway/test_fuzz.py`` holds the replies against these.
 """
 
 from __future__ import annotations
@@ -341,6 +341,10 @@ class EventsWish(TypedDict, total=False):
     group: Text
     scope: Annotated[str, Meta(description="`session`, `kernel` or `*`", min_length=1, max_length=64)]
     lastEventId: Annotated[str, Meta(description="As the header Last-Event-ID")]
+
+
+class TaskWish(TypedDict):
+    task_id: UUID
 
 
 class TerminalWish(TypedDict, total=False):

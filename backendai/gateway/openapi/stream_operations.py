@@ -98,6 +98,14 @@ STREAMS: Mapping[str, Operation] = {
         refusals=(ObjectNotFound,),
         for_others=True,
     ),
+    "GET /events/background-task": Operation(
+        summary="How far a background task has come",
+        about="Ends with the task.",
+        tag="streams",
+        query=shapes.TaskWish,
+        replies={200: Media("text/event-stream", "Server-sent events whose data are JSON objects")},
+        refusals=(ObjectNotFound,),
+    ),
     "GET /stream/session/{ref}/execute": Operation(
         summary="A run over one WebSocket",
         tag="streams",
