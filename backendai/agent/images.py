@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +14,20 @@ import structlog
 from jupyter_core.paths import jupyter_path
 
 from backendai.core.kernel import ImageSpec
-from backendai.runner.python_kernel import DIRECTORY, LAUNCHER
+from backendai.runner import native_kernels, python_kernel
 
 log = structlog.get_logger(__name__)
 
 #: The image that is always there: this interpreter with the ipykernel we depend on.
 OWN_PYTHON = f"local/python:{sys.version_info.major}.{sys.version_info.minor}-jupyter"
 _OWN_KERNELSPEC = "python3"
+#: Where programs lie that every sandbox shows.
+_SYSTEM_PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 #: Runs in the kernel; the text of a JSON object of strings is a Python expression too.
 _PYTHON_ENVIRONMENT = "__import__('os').environ.update({json})"
 _MAX_SPEC_BYTES = 1 << 20
+#: Our own kernels of other languages: name, language, and the program without which there is none.
+_NATIVE = (("bash", "bash", "bash"), ("c", "c", "gcc"), ("cpp", "c++", "g++"))
 
 
 class _KernelJson(msgspec.Struct, frozen=True):
@@ -36,8 +41,9 @@ class _KernelJson(msgspec.Struct, frozen=True):
 
 def installed_images() -> dict[str, ImageSpec]:
     """By canonical reference. A kernelspec that cannot be read is logged and left out."""
-    images = {OWN_PYTHON: _own_python()}
-    seen = {_OWN_KERNELSPEC}
+    own = [_own_python(), *_own_native()]
+    images = {image.canonical: image for image in own}
+    seen = {image.kernelspec for image in own}
     for folder in jupyter_path("kernels"):
         for path in sorted(Path(folder).glob("*/kernel.json")):
             name = path.parent.name.lower()
@@ -71,10 +77,24 @@ def _own_python() -> ImageSpec:
         canonical=OWN_PYTHON,
         kernelspec=_OWN_KERNELSPEC,
         language="python",
-        argv=(sys.executable, str(LAUNCHER), "-f", "{connection_file}"),
-        resource_dir=str(DIRECTORY),
+        argv=(sys.executable, str(python_kernel.LAUNCHER), "-f", "{connection_file}"),
+        resource_dir=str(python_kernel.DIRECTORY),
         env_snippet=_PYTHON_ENVIRONMENT,
     )
+
+
+def _own_native() -> list[ImageSpec]:
+    return [
+        ImageSpec(
+            canonical=f"local/{name}:system",
+            kernelspec=name,
+            language=language,
+            argv=(sys.executable, str(native_kernels.LAUNCHER), name, "-f", "{connection_file}"),
+            resource_dir=str(native_kernels.DIRECTORY),
+        )
+        for name, language, program in _NATIVE
+        if shutil.which(program, path=_SYSTEM_PROGRAMS) is not None
+    ]
 
 
 def _read(name: str, path: Path) -> ImageSpec | None:

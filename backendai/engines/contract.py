@@ -72,6 +72,9 @@ class Entered(Protocol):
     async def wait(self) -> int:
         """Wait until it has ended; the exit code as a shell has it. Any number may wait."""
 
+    def wants_input(self) -> bool:
+        """Whether it, or a process it has started, is blocked in reading its standard input."""
+
     def interrupt(self) -> None:
         """Send what Ctrl-C sends to it and the processes in its group."""
 

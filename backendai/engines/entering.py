@@ -13,6 +13,7 @@ import trio
 
 from backendai.engines.contract import SandboxFailed
 from backendai.engines.crossing import ENTERED, FAILED, Passage, cross, shell_code
+from backendai.engines.processes import blocked_in_reading
 
 #: File descriptors come with the message.
 _HANDLES = b"h"
@@ -38,7 +39,7 @@ class _Child:
         self._channel.setblocking(False)
         self._handle = os.pidfd_open(self._pid)
         #: The process inside; what we forked only waits for it.
-        self._inside: int | None = None
+        self.inside: int | None = None
         self._code: int | None = None
 
     async def heard(self) -> list[int]:
@@ -52,7 +53,7 @@ class _Child:
             with trio.CancelScope(shield=True), trio.fail_after(_TIMEOUT):
                 while message := await self._next(handles):
                     if message[:1] == ENTERED:
-                        self._inside = int(message[1:])
+                        self.inside = int(message[1:])
                         failure = ""
                     elif message[:1] == FAILED:
                         failure = message[1:].decode(errors="replace")
@@ -91,13 +92,13 @@ class _Child:
 
     def signal(self, number: signal.Signals) -> None:
         self._reap()
-        if self._code is None and self._inside is not None:
+        if self._code is None and self.inside is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._inside, number)
+                os.killpg(self.inside, number)
 
     async def end(self) -> None:
         self.signal(signal.SIGKILL)
-        if self._inside is None and self._code is None:
+        if self.inside is None and self._code is None:
             os.kill(self._pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):
             await self.wait()
@@ -146,6 +147,10 @@ class EnteredProcess:
 
     async def wait(self) -> int:
         return await self._child.wait()
+
+    def wants_input(self) -> bool:
+        inside = self._child.inside
+        return inside is not None and blocked_in_reading(inside, os.fstat(self._first).st_ino)
 
     def interrupt(self) -> None:
         self._child.signal(signal.SIGINT)

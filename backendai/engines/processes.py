@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+#: Number of the system call read(2).
+_READ = {"x86_64": "0", "aarch64": "63"}.get(os.uname().machine)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -53,3 +55,23 @@ def children_of(pid: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def blocked_in_reading(pid: int, pipe: int) -> bool:
+    """Whether a process or one of its descendants waits in read(2) of the pipe, its standard input.
+
+    Never on processors whose system calls we do not know.
+    """
+    pending = [pid]
+    while pending:
+        current = pending.pop()
+        pending += children_of(current)
+        try:
+            if os.stat(f"/proc/{current}/fd/0").st_ino != pipe:
+                continue
+            call = Path(f"/proc/{current}/syscall").read_text().split()
+        except OSError:  # ended meanwhile, or not ours to see
+            continue
+        if call[0] == _READ and call[1] == "0x0":
+            return True
+    return False

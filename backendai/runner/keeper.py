@@ -12,9 +12,10 @@ import msgspec
 import trio
 
 from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRequest
-from backendai.core.kernel import KernelPhase, KernelSpec, KernelStat
+from backendai.core.kernel import STARTUP_RUN, TASK_FINISHED, KernelPhase, KernelSpec, KernelStat
 from backendai.engines.contract import Engine, Sandbox, SandboxExit, SandboxFailed
 from backendai.runner import scratch
+from backendai.runner.batch import Batch
 from backendai.runner.channels import IPC_DIRECTORY, open_channels
 from backendai.runner.inside import Inside
 from backendai.runner.journal import PrintLog
@@ -69,6 +70,7 @@ class Keeper:
         self._sandbox: Sandbox | None = None
         #: What else goes on in the sandbox; ``None`` while there is none, or it is being taken down.
         self.inside: Inside | None = None
+        self._batch: Batch | None = None
         self._last_stat = KernelStat()
         self._scratch = 0
         self._disposal = trio.Event()
@@ -123,6 +125,7 @@ class Keeper:
     async def _attend(self, sandbox: Sandbox, kernel: Kernel, ending: _Ending, began: float) -> None:
         """Everything that goes on while the process lives; returns when its end is decided."""
         async with trio.open_nursery() as nursery:
+            self._batch = Batch(sandbox, self._environment, self._spec.image, self._log)
             nursery.start_soon(kernel.run)
             nursery.start_soon(self._log_output, sandbox)
             nursery.start_soon(self._watch_process, sandbox, ending)
@@ -153,7 +156,25 @@ class Keeper:
             return
         self._timings["ready"] = _milliseconds_since(began)
         self._set_phase(KernelPhase.RUNNING)
-        await kernel.execute_runs()
+        if self._kernel_spec.startup_command and not self._warm:
+            self._submit_startup(self._kernel_spec.startup_command)
+        await self._execute_runs(kernel, ending)
+
+    def _submit_startup(self, command: str) -> None:
+        self._book.forget(STARTUP_RUN)
+        self._book.submit(RunRequest(run_id=STARTUP_RUN, mode=RunMode.BATCH, options={"exec": command}))
+
+    async def _execute_runs(self, kernel: Kernel, ending: _Ending) -> None:
+        """Take runs from the book one after the other, until one is a batch session's last."""
+        while True:
+            run = self._book.current = await self._book.next()
+            if run.is_batch and self._batch is not None:
+                await self._batch.execute(run)
+            else:
+                await kernel.execute(run)
+            self._book.current = None
+            if run.run_id == STARTUP_RUN and self._kernel_spec.startup_command:
+                ending.decide(RunnerExit(reason=TASK_FINISHED, exit_code=run.exit_code))
 
     async def _watch_process(self, sandbox: Sandbox, ending: _Ending) -> None:
         exited = await sandbox.wait()
@@ -201,7 +222,7 @@ class Keeper:
         """The run a request is about, put into the queue when it is new. Does not wait. Raises
         ``RunRefused``.
         """
-        if request.mode in (RunMode.BATCH, RunMode.COMPLETE):
+        if request.mode is RunMode.COMPLETE:
             raise RunRefused("unsupported", f"runs of mode {request.mode.value} are not served here")
         if self._phase is KernelPhase.EXITED and self._book.find(request.run_id) is None:
             raise RunRefused("kernel-exited", self._exit.reason if self._exit else "")
@@ -210,11 +231,16 @@ class Keeper:
     async def answer(self, run: Run, request: RunRequest) -> RunReply:
         """Feed input if the request brings some, then read."""
         if request.mode is RunMode.INPUT and self._kernel is not None:
-            await self._kernel.give_input(run, request.code)
+            if run.is_batch and self._batch is not None:
+                await self._batch.give_input(run, request.code)
+            else:
+                await self._kernel.give_input(run, request.code)
         return await run.read(request.after, request.wait)
 
     async def interrupt(self) -> None:
-        if self._kernel is not None and self._book.current is not None:
+        if self._book.current is not None and self._book.current.is_batch and self._batch is not None:
+            self._batch.interrupt()
+        elif self._kernel is not None and self._book.current is not None:
             await self._kernel.interrupt()
 
     async def complete(self, request: CompletionRequest) -> tuple[str, ...]:
@@ -244,7 +270,8 @@ class Keeper:
         ):
             raise KernelRefused("this kernel is not a warm one")
         snippet = self._spec.image.env_snippet
-        if snippet is None or spec.network != self._kernel_spec.network or spec.bootstrap_script:
+        fixed = spec.network != self._kernel_spec.network or spec.bootstrap_script or spec.dotfiles
+        if snippet is None or fixed:
             raise KernelRefused("a warm kernel cannot become this one")
         self._warm = False
         self._kernel_spec = spec
@@ -259,6 +286,8 @@ class Keeper:
             text = json.dumps(spec.environ, ensure_ascii=False)
             await self._kernel.execute_silently(snippet.replace("{json}", text))
         self._write_state()
+        if spec.startup_command:
+            self._submit_startup(spec.startup_command)
 
     async def restart(self) -> None:
         """End the process and start another; returns when that is ready or has failed."""

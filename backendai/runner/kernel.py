@@ -79,15 +79,8 @@ class Kernel:
                 return
             await self._ask("shell", "kernel_info_request", {})
 
-    async def execute_runs(self) -> None:
-        """Take runs from the book one after the other, for ever."""
-        while True:
-            run = await self._book.next()
-            self._book.current = run
-            await self._execute(run)
-            self._book.current = None
-
-    async def _execute(self, run: Run) -> None:
+    async def execute(self, run: Run) -> None:
+        """Execute the code of a run and finish it."""
         exchange = _Exchange(run=run)
         content = {
             "code": run.code,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from backendai.core.execution import RunMode, RunReply, RunRequest, RunStatus
+from backendai.core.execution import ConsoleItem, RunMode, RunReply, RunRequest, RunStatus
 from backendai.runner.items import Piece
 from backendai.runner.journal import Journal
 
@@ -21,6 +21,9 @@ _MAX_QUEUED = 64
 #: Finished runs kept for reading: how many, and how many bytes on disk together.
 _MAX_KEPT = 64
 _MAX_KEPT_BYTES = 256 << 20
+#: Kind of a journal entry that marks the end of a step of a batch run; it counts as an item, but is shown as
+#: the status and exit code of the reply that ends with it.
+_STEP = "step"
 #: Exit code of a run whose kernel went away (contract 02 §7.2).
 KERNEL_GONE = 130
 
@@ -36,15 +39,18 @@ class RunRefused(Exception):
 class Run:
     """One execution: what it printed and how it stands."""
 
-    def __init__(self, run_id: str, code: str, journal: Journal, limit: int) -> None:
-        self.run_id = run_id
-        self.code = code
+    def __init__(self, request: RunRequest, journal: Journal, limit: int) -> None:
+        self.run_id = request.run_id
+        self.code = request.code
+        self.options = request.options
+        self.is_batch = request.mode is RunMode.BATCH
         self.exit_code: int | None = None
         self.truncated = False
         self.input_options: dict[str, object] | None = None
         self.journal = journal
         self._limit = limit
         self._cursor = 0
+        self._last_step = -1
         self._changed = trio.Event()
 
     @property
@@ -63,6 +69,12 @@ class Run:
     def note(self, text: str) -> None:
         """A line of our own for the user, on standard error; not subject to the limit."""
         self.journal.append_past_limit(Piece("stderr", text))
+
+    def end_step(self, status: RunStatus, exit_code: int) -> None:
+        """A step of a batch run is over; each reader is told between the output before and after."""
+        self.journal.append_past_limit(Piece(_STEP, status.value, str(exit_code)))
+        self._last_step = self.journal.next_index - 1
+        self._notify()
 
     def wait_for_input(self, *, is_password: bool) -> None:
         self.input_options = {"is_password": is_password}
@@ -99,6 +111,9 @@ class Run:
         items, next_index = self.journal.read(start, MAX_REPLY)
         if after is None:
             self._cursor = next_index
+        for number, item in enumerate(items):
+            if item.kind == _STEP:
+                return self._reply_of_step(after, items[:number], item)
         status, exit_code, options = RunStatus.CONTINUED, None, None
         if next_index >= self.journal.next_index:
             if self.finished:
@@ -115,9 +130,27 @@ class Run:
             truncated=self.truncated,
         )
 
+    def _reply_of_step(
+        self, after: int | None, before: tuple[ConsoleItem, ...], step: ConsoleItem
+    ) -> RunReply:
+        next_index = step.index + 1
+        if after is None:
+            self._cursor = next_index
+        return RunReply(
+            run_id=self.run_id,
+            status=RunStatus(step.data),
+            exit_code=int(step.mime or 0),
+            items=before,
+            next_index=next_index,
+            truncated=self.truncated,
+        )
+
     async def _until(self, start: int, pending: int) -> None:
         while (
-            not self.finished and self.input_options is None and self.journal.pending_since(start) < pending
+            not self.finished
+            and self.input_options is None
+            and self._last_step < start
+            and self.journal.pending_since(start) < pending
         ):
             await self._changed.wait()
 
@@ -146,17 +179,22 @@ class RunBook:
         run = self._runs.get(request.run_id)
         if run is not None:
             return run
-        if request.mode is not RunMode.QUERY:
+        if request.mode not in (RunMode.QUERY, RunMode.BATCH):
             raise RunRefused("no-such-run", f"unknown run: {request.run_id[:64]}")
         if len(self._queue) >= _MAX_QUEUED:
             raise RunRefused("too-many-runs", f"{_MAX_QUEUED} runs are waiting already")
         self._forget_old()
         self._count += 1
         journal = Journal(self._directory / f"{self._count}.items", self._limit)
-        run = self._runs[request.run_id] = Run(request.run_id, request.code, journal, self._limit)
+        run = self._runs[request.run_id] = Run(request, journal, self._limit)
         self._queue.append(run)
         self._arrived.set()
         return run
+
+    def forget(self, run_id: str) -> None:
+        """Make room for another run of the same id."""
+        if (run := self._runs.pop(run_id, None)) is not None:
+            run.journal.remove()
 
     async def next(self) -> Run:
         """Take the next run in order of arrival."""

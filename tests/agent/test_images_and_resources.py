@@ -24,6 +24,7 @@ def install(folder: Path, name: str, spec: object) -> None:
 
 def test_our_own_python_is_always_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backendai.agent.images.jupyter_path", lambda _: [str(tmp_path / "kernels")])
+    monkeypatch.setattr("backendai.agent.images.shutil.which", lambda program, path: None)
     images = installed_images()
     assert list(images) == [OWN_PYTHON]
     assert images[OWN_PYTHON].argv[0] == sys.executable
@@ -44,7 +45,13 @@ def test_kernelspecs_become_images(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     install(second, "py-ml", {"argv": argv, "language": "python"})
     install(second, "broken", "{")
     install(second, "deaf", {"argv": ["x"], "language": "x"})
+    installed = ["bash", "gcc"]
+    monkeypatch.setattr(
+        "backendai.agent.images.shutil.which", lambda program, path: program in installed or None
+    )
     images = installed_images()
+    assert images.pop("local/bash:system").language == "bash"
+    assert images.pop("local/c:system").env_snippet is None
     assert set(images) == {OWN_PYTHON, "local/r:ir", "local/c:xeus-c", "local/python:py-ml"}
     assert images["local/r:ir"].argv == tuple(argv)
     assert images["local/r:ir"].env == {"A": "b"}
