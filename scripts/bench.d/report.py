@@ -60,7 +60,7 @@ def judge(figures: Mapping[str, Any]) -> list[Row]:
     """The table of targets, from what was measured."""
     ours, cold, bare, peer = figures["ours"], figures["cold"], figures["bare"], figures.get("peer")
     fleet, empty = figures["fleet"], figures["empty"]
-    empty_rps = (empty["before"]["rps"] + empty["after"]["rps"]) / 2
+    empty_rps = empty["rps"]
     info, auth, listed = figures["info"], figures["auth"], figures["list"]
     start, first, run = ours["start_ms"]["p50"], cold["start_ms"]["p50"], ours["run_ms"]["p50"]
     over_bare = run - bare["run_ms"]["p50"]
