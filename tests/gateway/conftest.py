@@ -29,7 +29,7 @@ def fakes() -> Fakes:
 
 @pytest.fixture
 def options() -> HttpOptions:
-    return HttpOptions(max_body=10_000, body_timeout=0.3)
+    return HttpOptions(max_body=10_000, body_timeout=1.0)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def app(fakes: Fakes, options: HttpOptions) -> Gateway:
 @pytest.fixture
 async def server(app: Gateway, nursery: trio.Nursery) -> AsyncIterator[HttpServer]:
     config = load_config(1 << 20)
-    config.keep_alive_timeout = 0.5
+    config.keep_alive_timeout = 1.5
     server = HttpServer(app, config, [bind("127.0.0.1", 0, config)], grace=0.3)
     await nursery.start(server.run)
     yield server

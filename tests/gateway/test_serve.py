@@ -97,14 +97,14 @@ async def test_connection_close_and_idle_time_are_kept(port: int) -> None:
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         started = trio.current_time()
         assert (await read_to_end(stream)).startswith(b"HTTP/1.1 200")
-        assert trio.current_time() - started < 0.4
+        assert trio.current_time() - started < 1.2
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         for _ in range(3):
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await read_answer(stream)
         started = trio.current_time()
         assert await read_to_end(stream) == b""
-        assert 0.3 < trio.current_time() - started < 2
+        assert 1.2 < trio.current_time() - started < 6
 
 
 GREEDY = {

