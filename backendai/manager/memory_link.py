@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from backendai.manager.link import AgentAddress, AgentStream, AgentUnreachable
+from backendai.manager.link import AgentAddress, AgentStream, AgentUnreachable, StreamRefused
 from backendai.manager.listener import FactHandler
 from backendai.wire.link import (
     AgentAnswer,
@@ -17,6 +17,7 @@ from backendai.wire.link import (
     AgentMessage,
     ManagerMessage,
     OpenStream,
+    Refused,
     decode_agent_message,
     decode_answer,
     decode_call,
@@ -127,13 +128,15 @@ class MemoryNetwork:
     async def open_stream(
         self, target: AgentAddress, message: OpenStream, *, timeout: float
     ) -> AsyncIterator[AgentStream]:
-        """As :meth:`backendai.manager.link.AgentLinks.open_stream`. Frames keep their order and are not lost,
-        until the agent is cut off: then both ends are told at the next one.
+        """As :meth:`backendai.manager.link.AgentLinks.open_stream`.
+
+        The agent's call handler answers whether it is opened. Frames keep their order and are not lost, until
+        the agent is cut off: then both ends are told at the next one.
         """
-        handler = self._stream_handlers.get(target.address)
-        if handler is None or target.address in self.cut_off:
-            await trio.sleep(timeout)
-            raise AgentUnreachable(target, f"no answer within {timeout:g} s")
+        answer = await self.call(target, message, timeout=timeout)
+        if isinstance(answer, Refused):
+            raise StreamRefused(answer.code, answer.msg)
+        handler = self._stream_handlers[target.address]
 
         def carry(frame: LinkStreamFrame, to: StreamEnd) -> None:
             if target.address in self.cut_off:
@@ -145,13 +148,11 @@ class MemoryNetwork:
 
         near = StreamEnd(lambda frame: carry(frame, far), WindowBudget(_WINDOWS))
         far = StreamEnd(lambda frame: carry(frame, near), WindowBudget(_WINDOWS))
-        opened = decode_call(encode(message))
-        assert isinstance(opened, OpenStream)
         playing = trio.CancelScope()
 
         async def play() -> None:
             with playing:
-                await handler(opened, far)
+                await handler(message, far)
                 far.close()
 
         self._nursery.start_soon(play)

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from backendai.manager.link import AgentAddress, AgentUnreachable
+from backendai.manager.link import AgentAddress, AgentUnreachable, StreamRefused
 from backendai.manager.memory_link import Faults, MemoryNetwork
 from backendai.wire.link import (
     AgentAnswer,
@@ -21,6 +21,8 @@ from backendai.wire.link import (
     ManagerMessage,
     OpenStream,
     Ping,
+    Refused,
+    StreamOpened,
 )
 from backendai.wire.stream_end import StreamEnd
 from backendai.wire.streams import Closed, PortTarget
@@ -93,7 +95,9 @@ async def test_streams(autojump_clock: trio.testing.MockClock) -> None:
     async def facts(sender_key: str, message: AgentMessage) -> None: ...
 
     async def calls(message: AgentCall) -> AgentAnswer:
-        return Done()
+        assert isinstance(message, OpenStream)
+        port = message.target.port  # type: ignore[union-attr]
+        return StreamOpened() if port == 1 else Refused(code="refused")
 
     async def answers(message: ManagerMessage) -> None: ...
 
@@ -111,6 +115,10 @@ async def test_streams(autojump_clock: trio.testing.MockClock) -> None:
             assert await stream.receive() == b"x"
             await stream.send_eof()
             assert await stream.wait_ended() == Closed()
+        with pytest.raises(StreamRefused, match="refused"):
+            refused = OpenStream(kernel_id=message.kernel_id, target=PortTarget(port=2))
+            async with network.open_stream(TARGET, refused, timeout=1):
+                pass
         async with network.open_stream(TARGET, message, timeout=1) as stream:
             network.cut_off.add(TARGET.address)
             await stream.send(b"x")
