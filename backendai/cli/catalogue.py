@@ -96,6 +96,11 @@ MAX_BODY = Option(
     name="max-body", kind=kinds.SIZE, default=1 << 20, help="Largest request body that is not an upload."
 )
 MAX_MESSAGE = Option(name="max-message", kind=kinds.SIZE, default=16 << 20, help="Largest WebSocket message.")
+MAX_UPLOAD = Option(name="max-upload", kind=kinds.SIZE, default=1 << 30, help="Largest uploaded file.")
+RELAY_IDLE = Option(
+    name="relay-idle", kind=kinds.DURATION, default=timedelta(minutes=10),
+    help="Silence after which a terminal or tunnel is closed; answering pings is no silence.",
+)  # fmt: skip
 GRACE = Option(
     name="grace",
     kind=kinds.DURATION,
@@ -107,7 +112,7 @@ DEBUG = Option(
 )
 HTTP = (
     SERVICE_IP, SERVICE_PORT, HTTP_PORT, HTTPS_PORT, SSL_CERT, SSL_KEY, ALLOW_ORIGINS, MAX_BODY, MAX_MESSAGE,
-    GRACE, DEBUG,
+    MAX_UPLOAD, RELAY_IDLE, GRACE, DEBUG,
 )  # fmt: skip
 
 # -- gateway: manager
@@ -179,6 +184,14 @@ CALL_TIMEOUT = Option(
     default=timedelta(seconds=30),
     help="How long an agent may take to answer.",
 )
+STREAMS_PER_SESSION = Option(
+    name="streams-per-session", kind=kinds.whole(1), default=256,
+    help="Most terminals, tunnels and file transfers of one session at once.",
+)  # fmt: skip
+STREAMS = Option(
+    name="streams", kind=kinds.whole(1), default=4096,
+    help="Most terminals, tunnels and file transfers that one gateway process carries at once.",
+)  # fmt: skip
 LEASE_TTL = Option(
     name="lease-ttl", kind=kinds.DURATION, default=timedelta(seconds=10),
     help="Time after which the duties of a dead gateway process pass to another.",
@@ -194,7 +207,8 @@ EVENT_RETENTION = Option(
 MANAGER = (
     PROCESS_ID, EVENTS_PORT, EVENTS_ENDPOINT, MANAGER_KEYS, LINK_ENCRYPTION, DATABASE_POOL,
     HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, AGENT_RECONCILE_FOR, SCHEDULER_INTERVAL, SWEEP_INTERVAL,
-    PENDING_TIMEOUT, START_TIMEOUT, TERMINATE_TIMEOUT, CALL_TIMEOUT, LEASE_TTL,
+    PENDING_TIMEOUT, START_TIMEOUT, TERMINATE_TIMEOUT, CALL_TIMEOUT,
+    STREAMS_PER_SESSION, STREAMS, LEASE_TTL,
     LOG_RETENTION, EVENT_RETENTION,
 )  # fmt: skip
 

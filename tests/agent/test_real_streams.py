@@ -114,10 +114,6 @@ async def test_streams_of_an_agent_that_was_killed(tmp_path: Path, monkeypatch: 
                 async with open_stream(manager, kernel_id, target) as stream:
                     await stream.send(b"echo still-$kept\n")
                     await until(stream, b"still-42")
-                assert (
-                    await manager.run(
-                        kernel_id, "import os; print([n for n in os.listdir() if 'ipython' not in n])"
-                    )
-                    == "[]\n"
-                )
+                names = "import os; print([name for name in os.listdir() if name != '.ipython'])"
+                assert await manager.run(kernel_id, names) == "[]\n"
         await nothing_left(tmp_path)

@@ -115,8 +115,8 @@ async def test_streams(autojump_clock: trio.testing.MockClock) -> None:
             assert await stream.receive() == b"x"
             await stream.send_eof()
             assert await stream.wait_ended() == Closed()
+        refused = OpenStream(kernel_id=message.kernel_id, target=PortTarget(port=2))
         with pytest.raises(StreamRefused, match="refused"):
-            refused = OpenStream(kernel_id=message.kernel_id, target=PortTarget(port=2))
             async with network.open_stream(TARGET, refused, timeout=1):
                 pass
         async with network.open_stream(TARGET, message, timeout=1) as stream:
