@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 from fakes import ADMIN
 from gateway_client import SigningClient, sign_headers
@@ -98,3 +99,19 @@ def test_only_real_nul_counts() -> None:
         read_object('{"a": ["\\u0000"]}', "frame")
     with pytest.raises(InvalidParameters):
         read_parameters(b"", b"a=%00")
+
+
+async def test_json_in_a_query(client: SigningClient) -> None:
+    """The arguments of an app are JSON within a query string."""
+    for query in ('arguments={"a":"%5Cu0000"}', 'envs={"A":["%5Cu0000"]}', "arguments=%5B%5D", "envs={"):
+        path = f"/stream/session/abcd/tcpproxy?app=x&{query}"
+        upgrade = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }
+        signed = sign_headers("GET", str(httpx.URL(path)), client.host, content_type=None)
+        response = await client.http.get(path, headers=signed | upgrade)
+        assert response.status_code == 400, query
+        assert "JSON object" in response.text

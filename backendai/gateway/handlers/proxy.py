@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import msgspec
 import structlog
 
-from backendai.core.errors import BackendError, ServiceUnavailable
+from backendai.core.errors import BackendError, InvalidParameters, ServiceUnavailable
 from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
-from backendai.gateway.parameters import Fields
+from backendai.gateway.parameters import Fields, read_object
 from backendai.gateway.relay import LINGER, Relays, tell_end
 from backendai.gateway.sockets import FAILED, TRY_LATER, Socket
 from backendai.manager.streams import RunningApp
@@ -63,13 +62,10 @@ def _object(fields: Fields, name: str) -> dict[str, Any]:
     """A parameter whose text is a JSON object."""
     text = fields.free_text(name, limit=1 << 14)
     try:
-        value = msgspec.json.decode(text) if text else {}
-    except (msgspec.DecodeError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        fields.refuse(name, "value is not a JSON object")
-        value = {}
-    return value
+        return read_object(text, name) if text else {}
+    except InvalidParameters:
+        fields.refuse(name, "value is not a JSON object without NUL characters")
+        return {}
 
 
 def _arguments(fields: Fields) -> dict[str, str | tuple[str, ...] | None]:
