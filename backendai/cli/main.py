@@ -21,6 +21,7 @@ COMMANDS = {
     "config": ("config:config", "Show or check the configuration."),
     "doctor": ("doctor:doctor", "Tell what this machine lacks and what that costs."),
     "image": ("image:image", "See which images kernels can be started from."),
+    "session": ("session:session", "Tell why a session waits, why it ended, when it will be stopped."),
     "shell": ("shell:shell", "Type code and see what it does, in a session of its own."),
     "request": ("request:request", "Send one signed request to the API."),
     "sign": ("request:sign", "Print the headers of a signed request, for curl."),

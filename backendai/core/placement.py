@@ -27,6 +27,8 @@ class AgentRoom:
     free: Slots
     #: Canonical references of the images it can start.
     images: frozenset[str]
+    #: What it has when nothing runs there.
+    capacity: Slots = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Waiting:
     passed: tuple[str, ...]
     #: Predicate name to message.
     failed: Mapping[str, str] = field(default_factory=dict)
+    #: An older session of the same account finds no room, and goes first.
+    held_up: bool = False
 
 
 Decision = Placed | Waiting
@@ -157,7 +161,7 @@ class _Round:
             return Waiting(session.id, "predicate-checks-failed", passed, failed)
         agents = None if blocked else self._choose(session)
         if agents is None:
-            return Waiting(session.id, "no-available-instances", passed)
+            return Waiting(session.id, "no-available-instances", passed, held_up=blocked)
         self._take(session, agents)
         return Placed(session.id, agents)
 
@@ -250,13 +254,56 @@ class _Round:
         self._domains[session.domain_name] = add(self._domains.get(session.domain_name, {}), total)
 
 
+def unsuited(agent: AgentRoom, session: PendingSession) -> str | None:
+    """Why the agent can never take the session, however much it has free; None if it can."""
+    if agent.scaling_group != session.scaling_group:
+        return "scaling group"
+    if agent.architecture != session.architecture:
+        return "architecture"
+    if session.image not in agent.images:
+        return "image"
+    if session.agents and agent.id not in session.agents:
+        return "chosen agents"
+    return None
+
+
 def _suits(agent: AgentRoom, session: PendingSession) -> bool:
-    return (
-        agent.scaling_group == session.scaling_group
-        and agent.architecture == session.architecture
-        and session.image in agent.images
-        and (not session.agents or agent.id in session.agents)
-    )
+    return unsuited(agent, session) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How far an agent is from having room for a session, or, if its kernels may spread, for one of them."""
+
+    agent: str
+    #: What would have to come free.
+    missing: Slots
+    #: It would never fit, though nothing else ran there.
+    too_small: bool
+
+
+def nearest_fit(snapshot: Snapshot, session: PendingSession) -> Fit | None:
+    """The suitable agent that lacks least; None when no agent suits."""
+    wanted = session.total
+    if session.cluster_mode is ClusterMode.MULTI_NODE:
+        wanted = max((kernel.slots for kernel in session.kernels), key=lambda slots: sorted(slots.items()))
+    fits = [_fit(agent, wanted) for agent in snapshot.agents if _suits(agent, session)]
+
+    def distance(fit: Fit) -> tuple[bool, Decimal, str]:
+        shares = (amount / (wanted[slot] or 1) for slot, amount in fit.missing.items())
+        return fit.too_small, sum(shares, Decimal(0)), fit.agent
+
+    return min(fits, key=distance, default=None)
+
+
+def _fit(agent: AgentRoom, wanted: Slots) -> Fit:
+    missing = {
+        slot: amount - agent.free.get(slot, Decimal(0))
+        for slot, amount in wanted.items()
+        if amount > agent.free.get(slot, Decimal(0))
+    }
+    too_small = any(amount > agent.capacity.get(slot, Decimal(0)) for slot, amount in wanted.items())
+    return Fit(agent.id, missing, too_small)
 
 
 def _over(owner: str, wanted: Slots, limit: Limit) -> str | None:

@@ -166,6 +166,15 @@ class Fields:
     def uuid(self, *names: str) -> UUID | None:
         return self._take(names, _uuid, None, False)
 
+    def uuids(self, *names: str, most: int) -> tuple[UUID, ...]:
+        def convert(value: Any) -> tuple[UUID, ...]:
+            values = _list(value)
+            if len(values) > most:
+                raise ValueError(f"has more than {most} items")
+            return tuple(_uuid(each) for each in values)
+
+        return self._take(names, convert, (), required=True)
+
     def custom(self, *names: str, convert: Callable[[Any], T], default: T) -> T:
         """Like the others, for a ``convert`` that raises ValueError with a message for the client."""
         return self._take(names, convert, default, False)

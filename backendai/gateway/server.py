@@ -47,6 +47,8 @@ def services_of(manager: Manager) -> Services:
         execution=manager.execution,
         streams=manager.streams,
         tasks=manager.tasks,
+        explain=manager.explain,
+        chronicle=manager.chronicle,
         events=manager.events,
         status=manager.status,
         rate=manager.rate,

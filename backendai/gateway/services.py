@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from backendai.core.account import Credential, Principal, RateState
+from backendai.core.chronicle import Dependency, Passage
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
 from backendai.core.session import Idempotency, SessionCreated, SessionRecord, SessionWish
@@ -119,6 +120,21 @@ class Tasks(Protocol):
         """End all following: the server is about to stop."""
 
 
+class Explain(Protocol):
+    async def explain(self, requester: Principal, owner: Principal, ref: str) -> Mapping[str, Any]:
+        """See :meth:`backendai.manager.explain.ExplainService.explain`."""
+
+
+class Chronicle(Protocol):
+    """See :class:`backendai.manager.chronicle.ChronicleService`."""
+
+    async def history(self, owner: Principal, ref: str) -> Sequence[Passage]: ...
+
+    async def dependencies(self, owner: Principal, ref: str) -> Dependency: ...
+
+    async def statuses(self, owner: Principal, session_ids: Sequence[UUID]) -> Mapping[UUID, str]: ...
+
+
 class ManagerStatus(Protocol):
     async def status(self) -> Mapping[str, Any]: ...
 
@@ -154,6 +170,8 @@ class Services:
     execution: Execution
     streams: Streams
     tasks: Tasks
+    explain: Explain
+    chronicle: Chronicle
     events: Events
     status: ManagerStatus
     rate: RateLimits

@@ -16,12 +16,14 @@ from backendai.bridges.postgres import Database, DatabaseUnavailable, open_datab
 from backendai.bridges.redis import open_redis
 from backendai.core.lifecycle import Deadlines
 from backendai.manager.accounts import AccountService
+from backendai.manager.chronicle import ChronicleService
 from backendai.manager.creation import SessionCreation
 from backendai.manager.cursors import StreamCursors
 from backendai.manager.directory import DirectoryService
 from backendai.manager.enrollment import Enrollment
 from backendai.manager.events import EventService
 from backendai.manager.execution import ExecutionService
+from backendai.manager.explain import ExplainService
 from backendai.manager.fleet import Fleet
 from backendai.manager.health import HealthService
 from backendai.manager.image_service import ImageService
@@ -84,6 +86,8 @@ class Manager:
     sweeper: Sweeper
     janitor: Janitor
     tasks: BackgroundTasks
+    explain: ExplainService
+    chronicle: ChronicleService
     #: None leaves agents unheard: tests that stand in for them.
     listener: FactListener | None
 
@@ -240,6 +244,8 @@ async def open_manager(
             presence=presence,
             sweeper=Sweeper(database, reconciler, fleet, logs, reconcile_for=settings.agent_reconcile_for),
             tasks=tasks,
+            explain=ExplainService(database, sessions),
+            chronicle=ChronicleService(database, sessions),
             janitor=Janitor(
                 [logs.prune, events.prune, tasks.prune, tasks.fail_orphans, sessions.forget_requests]
             ),

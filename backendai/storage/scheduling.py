@@ -51,8 +51,9 @@ _PENDING = f"""
     LEFT JOIN domains d ON d.name = s.domain_name
     LEFT JOIN scaling_groups g ON g.name = s.scaling_group
     WHERE s.status = 'PENDING'
-    ORDER BY s.priority DESC, s.ordinal LIMIT {_BATCH} FOR NO KEY UPDATE OF s SKIP LOCKED
+    ORDER BY s.priority DESC, s.ordinal LIMIT {_BATCH}
 """  # noqa: S608  a constant of this module
+_FOR_PLACING = "FOR NO KEY UPDATE OF s SKIP LOCKED"
 _AGENTS = """
     SELECT a.id, a.scaling_group, a.architecture, a.available_slots,
            (SELECT jsonb_object_agg(u.slot, u.amount::text) FROM (
@@ -86,13 +87,15 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
 
 
-async def read_snapshot(connection: Connection, now: datetime) -> tuple[Snapshot, dict[UUID, Row]]:
-    """Pending sessions, room and usage; the transaction must hold :data:`RESERVATION_LOCK`. Also the
-    sessions' rows by id, for what the decision does not need.
+async def read_snapshot(
+    connection: Connection | Database, now: datetime, *, placing: bool = True
+) -> tuple[Snapshot, dict[UUID, Row]]:
+    """Pending sessions, room and usage. Also the sessions' rows by id, for what the decision does not need.
 
-    Sessions that somebody else is changing right now are left out.
+    For ``placing`` the transaction must hold :data:`RESERVATION_LOCK`, the sessions are locked, and those
+    that somebody else is changing right now are left out.
     """
-    rows = await connection.fetch(_PENDING)
+    rows = await connection.fetch(f"{_PENDING} {_FOR_PLACING}" if placing else _PENDING)
     if not rows:
         return Snapshot((), (), Usage({}, {}, {}, {}), now), {}
     agents = await connection.fetch(_AGENTS, list({row["image"] for row in rows}))
@@ -250,7 +253,14 @@ def _pending(row: Row) -> PendingSession:
 
 def _room(row: Row) -> AgentRoom:
     free = subtract(_stored(row["available_slots"]), _stored(row["used"]))
-    return AgentRoom(row["id"], row["scaling_group"], row["architecture"], free, frozenset(row["images"]))
+    return AgentRoom(
+        row["id"],
+        row["scaling_group"],
+        row["architecture"],
+        free,
+        frozenset(row["images"]),
+        _stored(row["available_slots"]),
+    )
 
 
 def _usage(rows: Sequence[Row]) -> Usage:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, cast
 from uuid import UUID
@@ -14,6 +14,7 @@ import trio
 from fake_streams import FakeStreams
 
 from backendai.core.account import Credential, Principal, RateState, Secret, UserRole
+from backendai.core.chronicle import Dependency, Node, Passage
 from backendai.core.errors import (
     Forbidden,
     IdempotencyKeyReused,
@@ -275,6 +276,39 @@ class FakeTasks:
         self.closed = True
 
 
+@dataclass
+class FakeInsight:
+    """One session that runs and depends on one that is over."""
+
+    async def explain(self, requester: Principal, owner: Principal, ref: str) -> dict[str, Any]:
+        if ref == "missing":
+            raise ObjectNotFound("session")
+        return {
+            "sessionId": str(SESSION_ID),
+            "sessionName": ref,
+            "status": "RUNNING",
+            "since": datetime(2026, 11, 1, tzinfo=UTC),
+            "history": [],
+            "summary": "It runs.",
+            "stops": [],
+        }
+
+    async def history(self, owner: Principal, ref: str) -> list[Passage]:
+        begin = datetime(2026, 11, 1, 12, tzinfo=UTC)
+        return [
+            Passage(status, begin + timedelta(seconds=n), None)
+            for n, status in enumerate(("PENDING", "PREPARING", "RUNNING", "RESTARTING", "RUNNING"))
+        ]
+
+    async def dependencies(self, owner: Principal, ref: str) -> Dependency:
+        changed = datetime(2026, 11, 1, 12, 0, 0, 5, tzinfo=UTC)
+        below = Node(USER_ID, "first", "TERMINATED", changed, ())
+        return Dependency(Node(SESSION_ID, ref, "RUNNING", changed, (USER_ID,)), (Dependency(below, ()),))
+
+    async def statuses(self, owner: Principal, session_ids: Sequence[UUID]) -> dict[UUID, str]:
+        return {each: "RUNNING" for each in session_ids if each == SESSION_ID}
+
+
 def event(name: str = "session_started") -> SessionEvent:
     return SessionEvent(
         id=41,
@@ -341,6 +375,7 @@ class Fakes:
     streams: FakeStreams = field(default_factory=FakeStreams)
     events: FakeEvents = field(default_factory=FakeEvents)
     tasks: FakeTasks = field(default_factory=FakeTasks)
+    insight: FakeInsight = field(default_factory=FakeInsight)
     status: FakeStatus = field(default_factory=FakeStatus)
     rate: FakeRate = field(default_factory=FakeRate)
     health: FakeHealth = field(default_factory=FakeHealth)
@@ -353,6 +388,8 @@ class Fakes:
             streams=self.streams,
             events=self.events,
             tasks=self.tasks,
+            explain=self.insight,
+            chronicle=self.insight,
             status=self.status,
             rate=self.rate,
             health=self.health,

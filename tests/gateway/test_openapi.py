@@ -45,7 +45,9 @@ def test_every_route_is_there(app: Gateway, document: dict[str, Any]) -> None:
 
 
 #: Paths without an age in them that are other spellings of a path that is described.
-_SPELLINGS = {"GET /auth/test", "POST /auth/test", "POST /session/_/create"}
+_SPELLINGS = {"GET /auth/test", "POST /auth/test", "POST /session/_/create", "POST /session/{ref}/imagify"}
+#: Known, and never done.
+_REFUSED = {"POST /session/{ref}/commit"}
 
 
 def test_a_route_without_description_is_named(app: Gateway) -> None:
@@ -68,7 +70,7 @@ def test_operations_say_all_there_is(document: dict[str, Any]) -> None:
         identities.add(operation["operationId"])
         responses = operation["responses"]
         assert {"400", "408", "413", "415", "500"} <= responses.keys(), key
-        assert any(status < "300" for status in responses), key
+        assert any(status < "300" for status in responses) or key in _REFUSED, key
         if operation["security"]:
             assert {"401", "429", "503"} <= responses.keys(), key
             assert "Retry-After" in responses["429"]["headers"]

@@ -12,6 +12,7 @@ from typing import Any
 from backendai.core.errors import Forbidden, NotImplementedByServer, ObjectNotFound
 from backendai.gateway.errors import GraphQLRefused
 from backendai.gateway.openapi import shapes
+from backendai.gateway.openapi.insight_operations import INSIGHT
 from backendai.gateway.openapi.operation import Media, Operation
 from backendai.gateway.openapi.session_operations import SESSIONS
 from backendai.gateway.openapi.stream_operations import STREAMS
@@ -104,4 +105,4 @@ _INSTALLATION: Mapping[str, Operation] = {
 }
 
 #: By ``METHOD /path/{argument}``; WebSockets by ``GET``.
-OPERATIONS: Mapping[str, Operation] = {**_INSTALLATION, **SESSIONS, **STREAMS}
+OPERATIONS: Mapping[str, Operation] = {**_INSTALLATION, **SESSIONS, **INSIGHT, **STREAMS}

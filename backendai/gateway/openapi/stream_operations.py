@@ -89,8 +89,9 @@ STREAMS: Mapping[str, Operation] = {
     "GET /events/session": Operation(
         summary="What happens to sessions, as it happens",
         about=(
-            "The header `Last-Event-ID` continues where an earlier stream broke off. The last event before "
-            "the server stops is `server_close`; comments come every 15 seconds."
+            "The header `Last-Event-ID` continues where an earlier stream broke off; `events_lost` tells "
+            "that this was too long ago. A reader that is too slow gets `server_close` with the reason, one "
+            "whose server stops can come back. Comments come every 15 seconds."
         ),
         tag="streams",
         query=shapes.EventsWish,
