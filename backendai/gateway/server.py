@@ -25,6 +25,7 @@ from backendai.gateway.services import Services
 from backendai.gateway.settings import GatewaySettings
 from backendai.manager.enrollment import Admission
 from backendai.manager.open import Manager, open_manager
+from backendai.supervision.descriptors import allow_many_descriptors
 from backendai.supervision.service import open_service
 from backendai.supervision.signals import wait_for_stop_signal
 
@@ -129,6 +130,7 @@ async def _serve_until_signalled(settings: GatewaySettings) -> None:
 def main(settings: GatewaySettings) -> None:
     """Run one gateway process until SIGTERM or SIGINT. Exits with 1 and one line if it cannot begin."""
     configure_logging(form=settings.log_format, level=settings.log_level)
+    allow_many_descriptors()
     try:
         trio.run(_serve_until_signalled, settings)
     except* (OSError, DatabaseUnavailable) as errors:

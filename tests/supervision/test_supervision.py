@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 from backendai.supervision.broadcast import Broadcast, SubscriberTooSlow
+from backendai.supervision.descriptors import allow_many_descriptors
 from backendai.supervision.periodic import Alarm, periodic
 from backendai.supervision.service import open_service
 from backendai.supervision.signals import wait_for_stop_signal
@@ -152,3 +154,13 @@ async def test_stop_signal(number: signal.Signals) -> None:
             await nursery.start(wait)
             os.kill(os.getpid(), number)
     assert got == [number]
+
+
+def test_a_process_may_open_what_the_system_admits() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        assert allow_many_descriptors() == hard
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -36,9 +36,11 @@ def agent(settings: Settings) -> None:
     from backendai.agent.directory import DirectoryHeld
     from backendai.agent.server import serve
     from backendai.gateway.logs import configure_logging
+    from backendai.supervision.descriptors import allow_many_descriptors
     from backendai.supervision.signals import wait_for_stop_signal
 
     configure_logging(form=wanted.log_format, level=wanted.log_level)
+    allow_many_descriptors()
 
     async def until_stopped() -> None:
         async with trio.open_nursery() as nursery:
