@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,14 +13,33 @@ import msgspec
 import structlog
 from jupyter_core.paths import jupyter_path
 
-from backendai.core.kernel import ImageSpec
-from backendai.runner import native_kernels, python_kernel
+from backendai.core.kernel import ImageSpec, ServiceSpec
+from backendai.runner import native_kernels, python_kernel, service_programs
 
 log = structlog.get_logger(__name__)
 
 #: The image that is always there: this interpreter with the ipykernel we depend on.
 OWN_PYTHON = f"local/python:{sys.version_info.major}.{sys.version_info.minor}-jupyter"
 _OWN_KERNELSPEC = "python3"
+_JUPYTER = (
+    "--no-browser",
+    "--ip=127.0.0.1",
+    "--port={port}",
+    "--ServerApp.port_retries=0",
+    # Who gets here was let in by the gateway; browsers are still held to pages of the same origin.
+    "--IdentityProvider.token=",
+)
+#: Name, port, the package that must be installed, and the words after ``python -m``.
+_PYTHON_SERVICES = (
+    ("jupyterlab", 8090, "jupyterlab", ("jupyterlab", *_JUPYTER)),
+    ("jupyter", 8080, "notebook", ("notebook", *_JUPYTER)),
+    (
+        "tensorboard",
+        6006,
+        "tensorboard",
+        ("tensorboard.main", "--logdir", "logs", "--host", "127.0.0.1", "--port", "{port}"),
+    ),
+)
 #: Where programs lie that every sandbox shows.
 _SYSTEM_PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 #: Runs in the kernel; the text of a JSON object of strings is a Python expression too.
@@ -72,6 +91,33 @@ def choose_warm(images: Mapping[str, ImageSpec], kernelspecs: tuple[str, ...]) -
     return chosen
 
 
+def _services(prefixes: Iterable[Path], python: str) -> tuple[ServiceSpec, ...]:
+    """What can be served beside a kernel whose packages are below ``prefixes``."""
+    services = [
+        ServiceSpec(
+            name=name,
+            protocol=protocol,
+            ports=(port,),
+            argv=(sys.executable, str(program), "{port}"),
+            visible=(str(service_programs.DIRECTORY),),
+        )
+        for name, protocol, port, program in (
+            ("sshd", "tcp", 2200, service_programs.SSH_SERVER),
+            ("ttyd", "http", 7681, service_programs.WEB_TERMINAL),
+        )
+    ]
+    folders = [folder for prefix in prefixes for folder in prefix.glob("lib/python3*/*-packages")]
+    for name, port, module, words in _PYTHON_SERVICES:
+        if any((folder / module).is_dir() for folder in folders):
+            services.append(
+                ServiceSpec(name=name, protocol="http", ports=(port,), argv=(python, "-m", *words))
+            )
+    if (editor := shutil.which("code-server", path=_SYSTEM_PROGRAMS)) is not None:
+        argv = (editor, "--auth", "none", "--disable-telemetry", "--bind-addr", "127.0.0.1:{port}", ".")
+        services.append(ServiceSpec(name="vscode", protocol="http", ports=(8180,), argv=argv))
+    return tuple(services)
+
+
 def _own_python() -> ImageSpec:
     return ImageSpec(
         canonical=OWN_PYTHON,
@@ -80,10 +126,16 @@ def _own_python() -> ImageSpec:
         argv=(sys.executable, str(python_kernel.LAUNCHER), "-f", "{connection_file}"),
         resource_dir=str(python_kernel.DIRECTORY),
         env_snippet=_PYTHON_ENVIRONMENT,
+        services=_own_services(),
     )
 
 
+def _own_services() -> tuple[ServiceSpec, ...]:
+    return _services((Path(sys.prefix),), sys.executable)
+
+
 def _own_native() -> list[ImageSpec]:
+    services = _own_services()
     return [
         ImageSpec(
             canonical=f"local/{name}:system",
@@ -91,6 +143,7 @@ def _own_native() -> list[ImageSpec]:
             language=language,
             argv=(sys.executable, str(native_kernels.LAUNCHER), name, "-f", "{connection_file}"),
             resource_dir=str(native_kernels.DIRECTORY),
+            services=services,
         )
         for name, language, program in _NATIVE
         if shutil.which(program, path=_SYSTEM_PROGRAMS) is not None
@@ -118,4 +171,11 @@ def _read(name: str, path: Path) -> ImageSpec | None:
         resource_dir=str(path.parent),
         interrupt_mode=spec.interrupt_mode,
         env_snippet=_PYTHON_ENVIRONMENT if language == "python" else None,
+        services=_services(_prefixes_of(spec.argv[0]), spec.argv[0]),
     )
+
+
+def _prefixes_of(program: str) -> tuple[Path, ...]:
+    """Where the packages of an interpreter are; nowhere we can tell for a mere name."""
+    path = Path(program)
+    return (path.parent.parent, path.resolve().parent.parent) if path.is_absolute() else ()

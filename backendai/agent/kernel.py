@@ -11,7 +11,7 @@ import trio
 from backendai.agent.directory import remove_directory, runner_log_tail
 from backendai.agent.facts import FactOutbox
 from backendai.agent.host import Runner, kill_runner, shut_down
-from backendai.core.kernel import KernelFacts, KernelPhase, KernelSpec, KernelStat
+from backendai.core.kernel import KernelFacts, KernelPhase, KernelSpec, KernelStat, ServicePort
 from backendai.runner.client import KernelNotReady, RunnerGone, RunnerRefused
 from backendai.runner.zygote import ZygoteFailed
 from backendai.wire.link import KernelCreating, KernelFailed, KernelStarted, KernelTerminated
@@ -41,6 +41,7 @@ class Kernel:
         self._outbox = outbox
         self._isolation: dict[str, str] = {}
         self._timings: dict[str, float] = {}
+        self._services: tuple[ServicePort, ...] = ()
         self._exit: RunnerExit | None = None
         self._starting = trio.CancelScope()
         self._end_reason: str | None = None
@@ -60,6 +61,7 @@ class Kernel:
             timings=self._timings,
             exit_code=self._exit.exit_code if self._exit else None,
             exit_reason=self._exit.reason if self._exit else None,
+            service_ports=self._services,
         )
 
     # -- the wishes of the manager
@@ -152,10 +154,12 @@ class Kernel:
         self.phase = state.phase
         self._isolation = state.isolation
         self._timings = state.timings
+        self._services = state.services
 
     def _take_running(self, state: RunnerState, begun: float) -> None:
         self.phase = KernelPhase.RUNNING
         self._isolation = state.isolation
+        self._services = state.services
         self._timings = {**state.timings, "total": round((trio.current_time() - begun) * 1000, 1)}
         self._outbox.report(KernelStarted(kernel_id=self.spec.kernel_id, facts=self.facts))
         log.info("agent.kernel-started", kernel=str(self.spec.kernel_id), warm=self.warm, **self._timings)

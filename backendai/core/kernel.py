@@ -29,6 +29,22 @@ class KernelLimits(msgspec.Struct, frozen=True, kw_only=True):
     output: int = 64 << 20
 
 
+class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that a kernel can run, as the API names it. ``protocol``: ``tcp``, ``http`` or ``preopen``."""
+
+    name: str
+    protocol: str
+    ports: tuple[int, ...]
+
+
+class ServiceSpec(ServicePort, frozen=True, kw_only=True):
+    """How to start a server: ``argv`` has ``{port}`` where its port belongs."""
+
+    argv: tuple[str, ...]
+    #: Host directories it needs to see.
+    visible: tuple[str, ...] = ()
+
+
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An image of the process engine: an installed Jupyter kernelspec.
 
@@ -45,6 +61,8 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     resource_dir: str = ""
     interrupt_mode: str = "signal"
     env_snippet: str | None = None
+    #: Servers that a kernel of the image can run beside it.
+    services: tuple[ServiceSpec, ...] = ()
 
 
 class Dotfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,17 +92,11 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     startup_command: str | None = None
     #: Written before the bootstrap script runs.
     dotfiles: tuple[Dotfile, ...] = ()
+    #: Ports on which the user's own programs will listen.
+    preopen_ports: tuple[int, ...] = ()
     cluster_role: str = "main"
     cluster_idx: int = 1
     cluster_hostname: str = "main1"
-
-
-class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that a kernel can run, as the API names it. ``protocol``: ``tcp``, ``http`` or ``preopen``."""
-
-    name: str
-    protocol: str
-    ports: tuple[int, ...]
 
 
 class KernelPhase(StrEnum):

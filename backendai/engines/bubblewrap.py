@@ -52,12 +52,14 @@ class Plan:
     """Options for bwrap, with host paths kept apart so that the launcher can put them where a plain user may
     go.
 
-    ``arguments`` refers to ``sources`` by index. ``files`` are small files: destination and content.
+    ``arguments`` refers to ``sources`` by index. ``files`` are small files: destination and content;
+    ``home_files`` too, with their permission bits, to be written when everything else is in its place.
     """
 
     arguments: list[str | int] = field(default_factory=list)
     sources: list[Path] = field(default_factory=list)
     files: list[tuple[str, bytes]] = field(default_factory=list)
+    home_files: list[tuple[str, int, bytes]] = field(default_factory=list)
 
     def add(self, *words: str) -> None:
         self.arguments.extend(words)
@@ -89,6 +91,7 @@ def plan_sandbox(request: SandboxRequest) -> Plan:
     for path in request.visible:
         plan.bind("--ro-bind", path, str(path))
     _add_accounts(plan, request.hostname)
+    plan.home_files += [(f"{HOME_INSIDE}/{path}", mode, text) for path, mode, text in request.files]
     # What bwrap made for the mounts to stand on is memory too: nobody may fill it.
     plan.add("--remount-ro", "/dev", "--remount-ro", "/")
     plan.add("--clearenv")
@@ -154,7 +157,7 @@ def visible_for(argv: tuple[str, ...], resource_dir: str) -> tuple[Path, ...]:
             paths += [prefix / part for part in _PREFIX_PARTS if (prefix / part).exists()]
     if resource_dir:
         paths.append(Path(resource_dir))
-    return _outermost(path for path in paths if not path.is_relative_to("/usr"))
+    return outermost(path for path in paths if not path.is_relative_to("/usr"))
 
 
 def _prefixes_of(program: Path) -> Iterable[Path]:
@@ -170,7 +173,8 @@ def _prefixes_of(program: Path) -> Iterable[Path]:
                     yield Path(value.strip()).parent
 
 
-def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
+def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Existing directories without those that lie in others."""
     chosen: list[Path] = []
     for path in sorted(set(paths), key=lambda path: len(path.parts)):
         if path.is_dir() and not any(path.is_relative_to(other) for other in chosen):

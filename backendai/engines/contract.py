@@ -45,6 +45,9 @@ class SandboxRequest:
     #: owner.
     home: Path
     ipc: Path
+    #: Written below home before the command starts: relative path, permission bits, content. Only into a home
+    #: that no kernel has had.
+    files: tuple[tuple[str, int, bytes], ...] = field(default=(), repr=False)
     #: Host paths that are visible read-only at the same place.
     visible: tuple[Path, ...] = ()
     #: Fail rather than start with a mechanism missing.

@@ -76,6 +76,9 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
             passed.append(_memory_file(theirs, content))
             options += ["--perms", "0644", "--file", str(passed[-1]), destination]
         options += plan.resolve(places)
+        for destination, mode, content in plan.home_files:
+            passed.append(_memory_file(theirs, content))
+            options += ["--perms", f"{mode:04o}", "--file", str(passed[-1]), destination]
         options += ["--info-fd", str(info_write), "--block-fd", str(block_read)]
         passed.append(_memory_file(theirs, b"".join(os.fsencode(word) + b"\0" for word in options)))
         try:

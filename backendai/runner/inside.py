@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import trio
 
 from backendai.core.files import FileListing
 from backendai.engines.contract import Sandbox, SandboxFailed
 from backendai.runner import files
+from backendai.runner.services import Services
 from backendai.runner.stream_server import (
     ClientStream,
     FrameStream,
@@ -28,6 +30,7 @@ _MAX_STREAMS = 4096
 _LIST_TIMEOUT = 20.0
 
 Errand = Callable[[socket.socket], None]
+T = TypeVar("T")
 
 
 class Inside:
@@ -42,10 +45,12 @@ class Inside:
         nursery: trio.Nursery,
         environ: Callable[[], Mapping[str, str]],
         room: Callable[[], int],
+        services: Services,
     ) -> None:
         self._sandbox = sandbox
         self._nursery = nursery
         self._room = room
+        self._services = services
         self._streams = 0
         self._terminals = Terminals(sandbox, environ, nursery)
 
@@ -117,26 +122,48 @@ class Inside:
 
     async def list_files(self, path: str) -> FileListing:
         """Raises :class:`StreamRefused`."""
-        answer: wire.RunnerAnswer = wire.Refusal(code="gone", msg="the kernel has ended")
+
+        async def ask() -> wire.RunnerAnswer:
+            with trio.move_on_after(_LIST_TIMEOUT):
+                async with self._sandbox.errand(partial(files.list_directory, path=path)) as channel:
+                    return await FrameStream(channel).receive_answer()
+            raise StreamRefused("io-error", "the directory takes too long to read")
+
+        answer = await self._within(ask)
+        if isinstance(answer, wire.Files):
+            return answer.listing
+        refusal = answer if isinstance(answer, wire.Refusal) else wire.Refusal(code="io-error")
+        raise StreamRefused(refusal.code, refusal.msg)
+
+    async def start_service(self, request: wire.StartService) -> int:
+        """The port on which it listens now. Raises :class:`StreamRefused`."""
+        return await self._within(partial(self._services.start, request))
+
+    def stop_service(self, name: str) -> None:
+        """Raises :class:`StreamRefused`."""
+        self._services.stop(name)
+
+    async def _within(self, job: Callable[[], Awaitable[T]]) -> T:
+        """Do it as long as the sandbox stands, which it does until that is left. Raises
+        :class:`StreamRefused`.
+        """
         done = trio.Event()
+        result: list[T] = []
+        refused = StreamRefused("gone", "the kernel has ended")
 
         async def work() -> None:
-            nonlocal answer
+            nonlocal refused
             try:
-                async with self._sandbox.errand(partial(files.list_directory, path=path)) as channel:
-                    with trio.move_on_after(_LIST_TIMEOUT) as patience:
-                        answer = await FrameStream(channel).receive_answer()
-                    if patience.cancelled_caught:
-                        answer = wire.Refusal(code="io-error", msg="the directory takes too long to read")
+                result.append(await job())
             except SandboxFailed as error:
-                answer = wire.Refusal(code="io-error", msg=error.detail)
+                refused = StreamRefused("io-error", error.detail)
+            except StreamRefused as error:
+                refused = error
             finally:
                 done.set()
 
         self._nursery.start_soon(work)
         await done.wait()
-        if isinstance(answer, wire.Files):
-            return answer.listing
-        if isinstance(answer, wire.Refusal):
-            raise StreamRefused(answer.code, answer.msg)
-        raise wire.BrokenFrame(f"{type(answer).__name__} in answer to ListFiles")
+        if result:
+            return result[0]
+        raise refused

@@ -22,6 +22,7 @@ from backendai.runner.journal import PrintLog
 from backendai.runner.kernel import Kernel, KernelRefused
 from backendai.runner.request import HOME, describe_end, environment_of, sandbox_request, signal_name
 from backendai.runner.runs import Run, RunBook, RunRefused
+from backendai.runner.services import Services, service_ports
 from backendai.wire import runner as wire
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
 
@@ -70,6 +71,8 @@ class Keeper:
         self._sandbox: Sandbox | None = None
         #: What else goes on in the sandbox; ``None`` while there is none, or it is being taken down.
         self.inside: Inside | None = None
+        #: Nobody but us has written into the home directory.
+        self._fresh = not any(Path(HOME).iterdir()) if Path(HOME).exists() else True
         self._batch: Batch | None = None
         self._last_stat = KernelStat()
         self._scratch = 0
@@ -102,10 +105,14 @@ class Keeper:
         ending = self._ending
         began = time.monotonic()
         await scratch.make_fresh(IPC_DIRECTORY)
-        request = sandbox_request(
-            self._kernel_spec, self._spec.image, strict=self._spec.require_full_isolation
-        )
         try:
+            request = sandbox_request(
+                self._kernel_spec,
+                self._spec.image,
+                fresh=self._fresh,
+                strict=self._spec.require_full_isolation,
+            )
+            self._fresh = False
             async with open_channels() as channels, self._engine.open(request) as sandbox:
                 self._timings = {"sandbox": _milliseconds_since(began)}
                 self._isolation = sandbox.isolation
@@ -131,7 +138,8 @@ class Keeper:
             nursery.start_soon(self._watch_process, sandbox, ending)
             nursery.start_soon(self._watch_disk, sandbox, ending)
             nursery.start_soon(self._serve, kernel, ending, began)
-            self.inside = Inside(sandbox, nursery, self._environment, self._room)
+            services = Services(sandbox, nursery, self._environment, self._spec.image)
+            self.inside = Inside(sandbox, nursery, self._environment, self._room, services)
             await ending.decided.wait()
             if ending.grace > 0:
                 await kernel.ask_to_end()
@@ -339,6 +347,7 @@ class Keeper:
             timings=self._timings,
             exit=self._exit,
             kernel=self._kernel_spec,
+            services=service_ports(self._spec.image, self._kernel_spec),
         )
 
     def _set_phase(self, phase: KernelPhase) -> None:

@@ -8,14 +8,24 @@ import os
 import signal
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
 from backendai.core.kernel import ImageSpec, KernelSpec
-from backendai.engines.bubblewrap import visible_for
-from backendai.engines.contract import HOME_INSIDE, SandboxRequest
+from backendai.engines.bubblewrap import outermost, visible_for
+from backendai.engines.contract import HOME_INSIDE, SandboxFailed, SandboxRequest
 from backendai.runner.channels import CONNECTION_FILE_INSIDE, IPC_DIRECTORY
 from backendai.wire.runner import RunnerExit
 
 #: The kernel's own files, relative to the runner's working directory.
 HOME = "home"
+#: Where clients look for the key of the session's SSH server.
+KEY_FILE = "id_container"
 _BOOTSTRAP = ".bootstrap.sh"
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
@@ -36,8 +46,11 @@ def environment_of(spec: KernelSpec, image: ImageSpec) -> dict[str, str]:
     return {**environ, **image.env, **spec.environ}
 
 
-def sandbox_request(spec: KernelSpec, image: ImageSpec, *, strict: bool) -> SandboxRequest:
-    """What to ask of the engine. A bootstrap script is laid into the scratch and runs before the kernel."""
+def sandbox_request(spec: KernelSpec, image: ImageSpec, *, fresh: bool, strict: bool) -> SandboxRequest:
+    """What to ask of the engine. A bootstrap script is laid into the scratch and runs before the kernel.
+
+    ``fresh``: no kernel has had the home directory. Raises :class:`SandboxFailed` for files elsewhere.
+    """
     argv = tuple(
         word.replace("{connection_file}", CONNECTION_FILE_INSIDE).replace(
             "{resource_dir}", image.resource_dir
@@ -57,9 +70,43 @@ def sandbox_request(spec: KernelSpec, image: ImageSpec, *, strict: bool) -> Sand
         network=spec.network,
         home=Path(HOME),
         ipc=Path(IPC_DIRECTORY),
-        visible=visible_for(image.argv, image.resource_dir),
+        files=_first_files(spec) if fresh else (),
+        visible=_visible(image),
         strict=strict,
     )
+
+
+def _visible(image: ImageSpec) -> tuple[Path, ...]:
+    """What the kernel needs to see, and the servers that may be started beside it."""
+    paths = [
+        *visible_for(image.argv, image.resource_dir),
+        *(path for service in image.services for path in visible_for(service.argv, "")),
+        *(Path(path) for service in image.services for path in service.visible),
+    ]
+    return outermost(paths)
+
+
+def _first_files(spec: KernelSpec) -> tuple[tuple[str, int, bytes], ...]:
+    """The user's own, and the key with which the session's user is let in by its SSH server."""
+    private, public = new_ssh_key()
+    files = {KEY_FILE: (0o600, private), ".ssh/authorized_keys": (0o600, public)}
+    for dotfile in spec.dotfiles:
+        path = os.path.normpath(dotfile.path)
+        if os.path.isabs(path) or path.split("/")[0] in ("..", "."):
+            raise SandboxFailed("start-failed", f"dotfile outside of the home directory: {dotfile.path}")
+        try:
+            mode = int(dotfile.permission, 8) & 0o777
+        except ValueError:
+            raise SandboxFailed("start-failed", f"{path}: no permission: {dotfile.permission}") from None
+        files[path] = (mode, dotfile.data.encode())
+    return tuple((path, mode, data) for path, (mode, data) in files.items())
+
+
+def new_ssh_key() -> tuple[bytes, bytes]:
+    """A key pair in OpenSSH's format: private, public."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n"
 
 
 def _lay_down(path: Path, text: str) -> None:

@@ -153,21 +153,31 @@ class RunnerServer:
                 return wire.Exited(exit=await keeper.ended())
             case wire.Shutdown():
                 return wire.Exited(exit=await keeper.gone())
-            case wire.ListFiles():
-                return await self._list_files(request.path)
+            case wire.ListFiles() | wire.StartService() | wire.StopService():
+                return await self._ask_inside(request)
+            case wire.ListServices():
+                return wire.Services(ports=keeper.state().services)
             case wire.OpenStream():
                 return wire.Refusal(code="bad-request", msg="a stream has a connection of its own")
-            case wire.StartService() | wire.StopService() | wire.ListServices():
-                return wire.Refusal(code="no-such-service")
             case _:
                 assert_never(request)
         return wire.State(state=keeper.state())
 
-    async def _list_files(self, path: str) -> wire.RunnerAnswer:
-        if self._keeper.inside is None:
+    async def _ask_inside(
+        self, request: wire.ListFiles | wire.StartService | wire.StopService
+    ) -> wire.RunnerAnswer:
+        inside = self._keeper.inside
+        if inside is None:
             return wire.Refusal(code="not-ready", msg="the kernel does not run")
         try:
-            return wire.Files(listing=await self._keeper.inside.list_files(path))
+            match request:
+                case wire.ListFiles(path=path):
+                    return wire.Files(listing=await inside.list_files(path))
+                case wire.StartService():
+                    return wire.ServiceStarted(port=await inside.start_service(request))
+                case wire.StopService(name=name):
+                    inside.stop_service(name)
+                    return wire.Accepted()
         except StreamRefused as refused:
             return wire.Refusal(code=refused.code, msg=str(refused))
 

@@ -88,6 +88,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True):
     exit: RunnerExit | None = None
     #: The kernel spec as last assigned, for an agent that comes back knowing nothing.
     kernel: KernelSpec | None = None
+    services: tuple[ServicePort, ...] = ()
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
