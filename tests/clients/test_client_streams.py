@@ -71,7 +71,7 @@ async def test_files_in_and_out(client: Client, tmp_path: Path) -> None:
         assert said.code == 0, said
         assert {"a.txt", "sub"} <= set(json.loads(said.out.splitlines()[-1]))
     assert (tmp_path / "out" / "a.txt").read_bytes() == b"one"
-    (found,) = [path for path in (tmp_path / "out").rglob("caf*")]
+    (found,) = list((tmp_path / "out").rglob("caf*"))
     assert found.name == "caf\u00e9 %41.txt"
     assert found.read_bytes() == big
 
