@@ -16,8 +16,10 @@ PING_INTERVAL = 15.0
 _PING = b": ping\n\n"
 
 
-async def ping(write: Write) -> None:
-    """Write comments until cancelled; the first at once, so that headers and first bytes reach the client."""
+async def ping(write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Write comments until cancelled; ``started`` after the first, which brings the headers to the client."""
+    await write(_PING)
+    task_status.started()
     while True:
-        await write(_PING)
         await trio.sleep(PING_INTERVAL)
+        await write(_PING)

@@ -53,7 +53,7 @@ async def _feed(
 async def _pump(feed: EventFeed, write: Write) -> None:
     """Write events until the server stops. A reader too far behind is told so, and cut off."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ping, write)
+        await nursery.start(ping, write)
         try:
             if not feed.complete:
                 await write(_LOST)

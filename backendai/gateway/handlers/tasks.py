@@ -40,12 +40,14 @@ async def _feed(call: Call, task_id: UUID) -> AsyncIterator[Callable[[Write], Aw
 async def _pump(states: AsyncIterator[TaskState], write: Write) -> None:
     """Write until the task is over, or without a good-bye until the server stops."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ping, write)
+        await nursery.start(ping, write)
         live = False
         async for state in states:
-            await write(_encode(state, live=live))
-            if state.status is not TaskStatus.RUNNING:
-                await write(_CLOSE)
+            over = state.status is not TaskStatus.RUNNING
+            # In one piece: a ping may come between two, and nothing may come after the good-bye.
+            await write(_encode(state, live=live) + (_CLOSE if over else b""))
+            if over:
+                break
             live = True
         nursery.cancel_scope.cancel()
 
