@@ -16,7 +16,6 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds a client may leave the answers it asked for unread.
 SEND_TIMEOUT = 30.0
+#: Seconds between WebSocket pings.
+PING_INTERVAL = 25.0
 
 
 def load_config(max_message: int) -> Config:
@@ -97,8 +98,7 @@ class HttpServer:
 
     def __init__(self, app: Gateway, config: Config, bindings: Sequence[Binding], *, grace: float) -> None:
         self._app = app
-        self._config = copy(config)
-        self._ping_interval, self._config.websocket_ping_interval = config.websocket_ping_interval, None
+        self._config = config
         self._bindings = bindings
         self._grace = grace
         self._wrapped = wrap_app(self._call_app, config.wsgi_max_body_size, "asgi")
@@ -151,8 +151,9 @@ class HttpServer:
                 await trio.sleep_forever()
 
     async def _ping_all(self, connections: trio.Nursery) -> None:
-        while self._ping_interval is not None:
-            await trio.sleep(self._ping_interval)
+        """Ask WebSocket clients for a sign of life; it also keeps proxies from closing quiet connections."""
+        while True:
+            await trio.sleep(PING_INTERVAL)
             for stream in self._open:
                 if stream.ping is not None:
                     connections.start_soon(self._ping, stream, stream.ping)

@@ -25,7 +25,7 @@ from gateway_sockets import close_code, open_socket
 from trio_websocket import ConnectionRejected, WebSocketConnection
 
 from backendai.core.errors import ServiceUnavailable
-from backendai.gateway import relay
+from backendai.gateway import relay, serve
 from backendai.gateway.app import Gateway
 from backendai.gateway.edge import HttpOptions
 from backendai.manager.streams import refusal
@@ -241,6 +241,37 @@ async def test_a_client_that_answers_pings_may_be_quiet(client: SigningClient, f
         assert connection.closed is None
         await connection.send_message(b"x")
         assert await connection.get_message() == b"x"
+
+
+class TestPings:
+    @pytest.fixture
+    def app(self, app: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+        monkeypatch.setattr(serve, "PING_INTERVAL", 0.2)
+        return app
+
+    async def test_clients_that_only_answer_pings_stay(self, client: SigningClient, fakes: Fakes) -> None:
+        async with open_socket(client, TUNNEL) as connection:  # its library answers by itself
+            await trio.sleep(2.5)
+            await connection.send_message(b"x")
+            assert await connection.get_message() == b"x"
+
+    async def test_pings_do_not_harm_what_is_being_sent(self, client: SigningClient, fakes: Fakes) -> None:
+        content = random.Random(1).randbytes(1 << 16)
+
+        async def play(end: StreamEnd, target: StreamTarget) -> None:
+            while True:
+                await end.send(content)
+
+        fakes.streams.play = play
+        async with open_socket(client, TUNNEL) as connection:
+            got = b""
+            until = trio.current_time() + 1.5
+            while trio.current_time() < until:
+                got += await connection.get_message()
+                if len(got) >= 1 << 20:
+                    assert got[: 1 << 20] == content * 16
+                    got = got[1 << 20 :]
+                    await trio.sleep(0.05)
 
 
 async def test_a_torn_connection_ends_the_stream(
