@@ -118,7 +118,11 @@ class ProcessSandbox:
 
     async def wait(self) -> SandboxExit:
         while self._process.poll() is None:
-            await trio.lowlevel.wait_readable(self._handle)
+            own = os.dup(self._handle)  # so that any number may wait
+            try:
+                await trio.lowlevel.wait_readable(own)
+            finally:
+                os.close(own)
         status = self._process.returncode
         code = 128 - status if status < 0 else status
         return SandboxExit(code, out_of_memory=code != 0 and self._groups.oom_kills() > 0)

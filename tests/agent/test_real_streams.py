@@ -114,6 +114,6 @@ async def test_streams_of_an_agent_that_was_killed(tmp_path: Path, monkeypatch: 
                 async with open_stream(manager, kernel_id, target) as stream:
                     await stream.send(b"echo still-$kept\n")
                     await until(stream, b"still-42")
-                names = "import os; print([name for name in os.listdir() if name != '.ipython'])"
+                names = "import os; print([name for name in os.listdir() if name.startswith('.up')])"
                 assert await manager.run(kernel_id, names) == "[]\n"
         await nothing_left(tmp_path)

@@ -204,3 +204,13 @@ async def test_without_an_agent_the_runner_ends_itself(spawn: Spawn) -> None:
     assert last.exit is not None
     assert last.exit.reason == "orphaned"
     assert os.listdir(client.directory) == ["state"]
+
+
+async def test_a_kernel_is_given_time_to_end(spawn: Spawn) -> None:
+    client = await spawn()
+    await finish(client, "import atexit, time; atexit.register(time.sleep, 0.3)")
+    with trio.fail_after(20):
+        exit = await client.shutdown("enough", grace=10.0)
+    assert exit.reason == "enough"
+    assert not client.directory.exists()
+    await client.aclose()
