@@ -91,6 +91,7 @@ def manager_settings(settings: Settings) -> ManagerSettings:
         lease_ttl=settings[c.LEASE_TTL],
         log_retention=settings[c.LOG_RETENTION],
         event_retention=settings[c.EVENT_RETENTION],
+        callback_networks=settings[c.CALLBACK_NETWORKS],
     )
 
 

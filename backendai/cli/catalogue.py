@@ -204,12 +204,16 @@ EVENT_RETENTION = Option(
     name="event-retention", kind=kinds.DURATION, default=timedelta(days=3),
     help="How long a reader of session events may stay away and still miss none.",
 )  # fmt: skip
+CALLBACK_NETWORKS = Option(
+    name="callback-networks", kind=kinds.NETWORKS, default=(),
+    help="Networks that callbacks of sessions may reach although they are loopback, link-local or alike.",
+)  # fmt: skip
 MANAGER = (
     PROCESS_ID, EVENTS_PORT, EVENTS_ENDPOINT, MANAGER_KEYS, LINK_ENCRYPTION, DATABASE_POOL,
     HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, AGENT_RECONCILE_FOR, SCHEDULER_INTERVAL, SWEEP_INTERVAL,
     PENDING_TIMEOUT, START_TIMEOUT, TERMINATE_TIMEOUT, CALL_TIMEOUT,
     STREAMS_PER_SESSION, STREAMS, LEASE_TTL,
-    LOG_RETENTION, EVENT_RETENTION,
+    LOG_RETENTION, EVENT_RETENTION, CALLBACK_NETWORKS,
 )  # fmt: skip
 
 # -- agent

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from backendai.cli.options import Kind
 from backendai.core.account import Secret
+from backendai.core.addresses import Network
 
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -129,6 +131,13 @@ def _url(*schemes: str) -> Kind[Secret]:
     return Kind("URL", read, Secret.reveal)
 
 
+def _networks(raw: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(name) for name in _names(raw))
+    except ValueError:
+        raise ValueError("networks such as 127.0.0.0/8,::1/128") from None
+
+
 def _write_duration(value: timedelta) -> str:
     return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
 
@@ -138,6 +147,7 @@ SECRET = Kind("TEXT", lambda raw: Secret(_text(raw)), Secret.reveal)
 PATH = Kind("PATH", _path)
 FLAG = Kind("", _flag, lambda value: "true" if value else "false")
 NAMES = Kind("NAME,...", _names, ",".join)
+NETWORKS = Kind("NETWORK,...", _networks, lambda value: ",".join(map(str, value)))
 SIZE = Kind("SIZE", _size)
 DURATION = Kind("TIME", _duration, _write_duration)
 PORT = whole(0, 65535)

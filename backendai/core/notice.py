@@ -58,7 +58,19 @@ class TaskChanged(_Notice, frozen=True, kw_only=True):
     task_id: UUID
 
 
-Notice = SessionChanged | AccountsChanged | SettingsChanged | WorkWaits | AgentRestarted | TaskChanged
+class CallbackWaits(_Notice, frozen=True, kw_only=True):
+    """Sent by a trigger: an event is to be told to a URL."""
+
+
+Notice = (
+    SessionChanged
+    | AccountsChanged
+    | SettingsChanged
+    | WorkWaits
+    | AgentRestarted
+    | TaskChanged
+    | CallbackWaits
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Notice] = msgspec.json.Decoder(Notice)

@@ -13,6 +13,7 @@ import msgspec
 
 from backendai.bridges.postgres import Database
 from backendai.core.account import Principal, UserRole
+from backendai.core.addresses import Network, why_forbidden
 from backendai.core.errors import (
     BadRequest,
     InsufficientPrivilege,
@@ -28,6 +29,7 @@ from backendai.core.quota import granted_slots
 from backendai.core.session import ClusterMode, SessionEvent, SessionStatus, SessionType, SessionWish
 from backendai.core.slots import Slots, format_slots
 from backendai.manager.image_service import ImageService
+from backendai.manager.posting import parse_place
 from backendai.storage import agents as agent_store
 from backendai.storage import creation as store
 from backendai.storage import sessions as session_store
@@ -64,10 +66,17 @@ def check_name(name: str) -> None:
 class SessionCreation:
     """Checks a wish against the rights of its owner and makes the rows of it. Enters nothing itself."""
 
-    def __init__(self, database: Database, images: ImageService, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        database: Database,
+        images: ImageService,
+        deadlines: Deadlines,
+        callback_networks: Sequence[Network] = (),
+    ) -> None:
         self._database = database
         self._images = images
         self._deadlines = deadlines
+        self._callback_networks = callback_networks
 
     async def prepare(
         self, requester: Principal, owner: Principal, wish: SessionWish, now: datetime
@@ -89,6 +98,7 @@ class SessionCreation:
         if existing is not None:
             return reusable(existing, wish, image.canonical)
         _check_batch(wish)
+        _check_callback(wish, self._callback_networks)
         project_id = _check_membership(owner, wish, standing)
         if wish.cluster_size > standing.max_containers:
             raise QuotaExceeded(
@@ -96,7 +106,8 @@ class SessionCreation:
             )
         scaling_group = _choose_scaling_group(wish, standing)
         if wish.mounts or wish.mount_map:
-            raise ObjectNotFound("virtual folder")
+            named = ", ".join((*wish.mounts, *wish.mount_map))
+            raise ObjectNotFound("virtual folder", f"This installation has no folders yet: {named[:200]}")
         slots = granted_slots(wish.resources, wish.resource_opts, image.resources)
         depends_on = await self._dependencies(owner, wish)
         return self._entry(owner, wish, standing, image, project_id, scaling_group, slots, depends_on, now)
@@ -231,6 +242,22 @@ def _check_batch(wish: SessionWish) -> None:
         raise InvalidParameters("Parameter starts_at should be used only for batch sessions")
     if wish.type is not SessionType.BATCH and wish.batch_timeout is not None:
         raise InvalidParameters("Parameter batch_timeout should be used only for batch sessions")
+
+
+def _check_callback(wish: SessionWish, allowed: Sequence[Network]) -> None:
+    """What can be told of the URL without asking for its host, which is done at each delivery."""
+    if wish.callback_url is None:
+        return
+    try:
+        host = parse_place(wish.callback_url).host
+    except ValueError as error:
+        raise InvalidParameters.of({"callback_url": str(error)}) from None
+    try:
+        forbidden = why_forbidden(host, allowed)
+    except ValueError:
+        return  # a name
+    if forbidden:
+        raise InvalidParameters.of({"callback_url": f"must not lead to an address that is {forbidden}"})
 
 
 def _check_membership(owner: Principal, wish: SessionWish, standing: Standing) -> UUID:

@@ -15,7 +15,7 @@ from backendai.core.session import DEAD, SessionRecord, SessionStatus, SessionTy
 from backendai.core.slots import format_slots, is_bytes
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.sessions import SessionService
-from backendai.storage import history, lifetimes, scheduling
+from backendai.storage import callbacks, history, lifetimes, scheduling
 
 #: What reasons mean, for the person. Agents may add reasons of their own.
 _MEANING: dict[str, str] = {
@@ -62,6 +62,8 @@ class ExplainService:
             "since": record.status_changed,
             "history": [_passage(each) for each in await history.passages(self._database, record.session_id)],
         }
+        if untold := await callbacks.of_session(self._database, record.session_id):
+            answer["callbacks"] = untold
         if record.status is SessionStatus.PENDING:
             answer["pending"] = await self._pending(requester, record, kernels[0]["deadline"])
             answer["summary"] = _why_pending(answer["pending"])

@@ -16,6 +16,7 @@ from backendai.core.notice import (
     CHANNEL,
     AccountsChanged,
     AgentRestarted,
+    CallbackWaits,
     SessionChanged,
     SettingsChanged,
     TaskChanged,
@@ -59,6 +60,8 @@ class NoticeBoard:
         self.sessions: Broadcast[SessionChanged] = Broadcast()
         #: Rings when a session may have become schedulable.
         self.work_waits = Alarm()
+        #: Rings when something is to be told to a URL.
+        self.callback_waits = Alarm()
         #: Ring when settings or trusted keys changed.
         self.status_changed = Alarm()
         self.keys_changed = Alarm()
@@ -140,6 +143,8 @@ class NoticeBoard:
                 self.keys_changed.ring()
             case WorkWaits():
                 self.work_waits.ring()
+            case CallbackWaits():
+                self.callback_waits.ring()
             case TaskChanged():
                 for alarm in self._by_task.get(notice.task_id, ()):
                     alarm.ring()

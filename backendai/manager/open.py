@@ -16,6 +16,7 @@ from backendai.bridges.postgres import Database, DatabaseUnavailable, open_datab
 from backendai.bridges.redis import open_redis
 from backendai.core.lifecycle import Deadlines
 from backendai.manager.accounts import AccountService
+from backendai.manager.callbacks import CallbackSender
 from backendai.manager.chronicle import ChronicleService
 from backendai.manager.creation import SessionCreation
 from backendai.manager.cursors import StreamCursors
@@ -88,6 +89,7 @@ class Manager:
     tasks: BackgroundTasks
     explain: ExplainService
     chronicle: ChronicleService
+    callbacks: CallbackSender
     #: None leaves agents unheard: tests that stand in for them.
     listener: FactListener | None
 
@@ -140,6 +142,7 @@ class Manager:
             )
             nursery.start_soon(self.sweeper.run, settings.sweep_interval, name="sweeper")
             nursery.start_soon(self.janitor.run, name="janitor")
+            nursery.start_soon(self.callbacks.run, name="callbacks")
 
     async def _flush_counts(self) -> None:
         async def flush() -> None:
@@ -191,6 +194,7 @@ async def open_manager(
         transitions = Transitions(database, deadlines)
         events = EventService(database, board, StreamCursors(rates), settings.event_retention)
         tasks = BackgroundTasks(database, board)
+        callbacks = CallbackSender(database, settings.callback_networks, board.callback_waits)
         logs = LogArchive(database, agents, settings.log_retention)
         reconciler = Reconciler(transitions, agents, logs, call_timeout)
         heard = HeardStats()
@@ -206,7 +210,7 @@ async def open_manager(
         )
         sessions = SessionService(
             database,
-            SessionCreation(database, images, deadlines),
+            SessionCreation(database, images, deadlines, settings.callback_networks),
             transitions,
             reconciler,
             agents,
@@ -246,8 +250,16 @@ async def open_manager(
             tasks=tasks,
             explain=ExplainService(database, sessions),
             chronicle=ChronicleService(database, sessions),
+            callbacks=callbacks,
             janitor=Janitor(
-                [logs.prune, events.prune, tasks.prune, tasks.fail_orphans, sessions.forget_requests]
+                [
+                    logs.prune,
+                    events.prune,
+                    tasks.prune,
+                    tasks.fail_orphans,
+                    sessions.forget_requests,
+                    callbacks.prune,
+                ]
             ),
             listener=listener if listen else None,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from backendai.core.account import Secret
+from backendai.core.addresses import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +51,5 @@ class ManagerSettings:
     log_retention: timedelta = timedelta(days=30)
     #: How long events of sessions can be asked for again.
     event_retention: timedelta = timedelta(days=3)
+    #: Where callbacks may go although users could not send us there otherwise (``core.addresses``).
+    callback_networks: tuple[Network, ...] = ()

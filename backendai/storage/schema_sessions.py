@@ -174,6 +174,22 @@ session_dependencies = sa.Table(
     sa.Column("depends_on", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True, index=True),
 )
 
+callbacks = sa.Table(
+    "callbacks",
+    metadata,
+    #: The number of the event; the trigger of session_events makes the entry.
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    text("event"),
+    text("url"),
+    time("created_at"),
+    number("attempts"),
+    #: Null once it is given up.
+    sa.Column("next_attempt", sa.DateTime(timezone=True), server_default=sa.text("now()"), index=True),
+    optional("last_error"),
+    sa.Index("ix_callbacks_session_id", "session_id", "id"),
+)
+
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,

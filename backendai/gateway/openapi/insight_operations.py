@@ -70,6 +70,13 @@ class Stop(TypedDict):
     why: str
 
 
+class UntoldCallback(TypedDict):
+    event: str
+    attempts: int
+    lastError: str | None
+    nextAttempt: Annotated[datetime | None, Meta(description="Null once it is given up")]
+
+
 class Explanation(TypedDict):
     sessionId: UUID
     sessionName: str
@@ -81,6 +88,7 @@ class Explanation(TypedDict):
     ending: NotRequired[Ending]
     stops: NotRequired[Annotated[list[Stop], Meta(description="Rules that will end it, the soonest first")]]
     deadline: NotRequired[datetime | None]
+    callbacks: NotRequired[Annotated[list[UntoldCallback], Meta(description="Not delivered, or not yet")]]
 
 
 class StatusHistory(TypedDict):
