@@ -228,7 +228,7 @@ async def assignments(
         SELECT k.id, k.session_id, k.image, k.cluster_role, k.cluster_idx, k.cluster_hostname,
         k.occupied_slots,
                k.agent_id, a.address, a.public_key, s.name, s.access_key, s.environ, s.network,
-               s.bootstrap_script, s.startup_command, s.cluster_size
+               s.bootstrap_script, s.startup_command, s.cluster_size, k.preopen_ports
         FROM kernels k JOIN sessions s ON s.id = k.session_id JOIN agents a ON a.id = k.agent_id
         WHERE k.status IN ('SCHEDULED', 'PREPARING', 'PULLING') AND a.status = 'ALIVE'
           AND (s.id = ANY($1) OR k.agent_id = $2 OR k.status_changed < $3)
@@ -315,6 +315,7 @@ def _spec(row: Row) -> KernelSpec:
         slots=row["occupied_slots"],
         network=row["network"],
         bootstrap_script=row["bootstrap_script"],
+        preopen_ports=tuple(row["preopen_ports"]),
         startup_command=row["startup_command"] if row["cluster_role"] == "main" else None,
         cluster_role=row["cluster_role"],
         cluster_idx=row["cluster_idx"],
