@@ -76,8 +76,12 @@ def test_a_shell_runs_what_is_typed(service: Service) -> None:
     assert "'somebody'" in answer.stdout
     assert "ZeroDivisionError" in answer.stderr
     with Api(service) as api:
-        left = api.call("GET", "/session/_/match?id=shell")["matches"]
-        assert [match["status"] for match in left if match["status"] != "TERMINATED"] == []
+
+        def ended() -> bool:
+            matches = api.call("GET", "/session/_/match?id=shell")["matches"]
+            return bool(matches) and all(match["status"] == "TERMINATED" for match in matches)
+
+        wait_until(ended, within=10, what="the shell's session is gone")
 
 
 def test_tls_with_the_authority_that_is_told(service: Service) -> None:

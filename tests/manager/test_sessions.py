@@ -108,7 +108,7 @@ async def test_many_at_once_with_one_name_get_one_session(house: House, agent: F
         ({"project": "nowhere"}, BadRequest, "Invalid group"),
         ({"cluster_size": 99}, QuotaExceeded, "more than"),
         ({"scaling_group": "nowhere"}, ObjectNotFound, "nowhere"),
-        ({"mounts": ("data",)}, ObjectNotFound, "No such object"),
+        ({"mounts": ("data",)}, ObjectNotFound, "no folders yet: data"),
         ({"environ": {"A": "\0"}}, InvalidParameters, "NUL"),
         ({"resources": {"gpu": 1}}, InvalidParameters, "Unknown requested resource slot"),
         ({"dependencies": ("nobody",)}, InvalidParameters, "dependency list"),
@@ -252,7 +252,7 @@ async def test_a_cluster_runs_when_all_its_kernels_do_and_ends_with_the_first(
     sub = next(spec for spec in specs if spec.cluster_role == "sub")
     agent.end(sub.kernel_id, "self-terminated", 1)
     await until(lambda: _is(house, "many", "TERMINATED"))
-    assert not agent.kernels
+    await until(lambda: not agent.kernels)
 
 
 async def test_the_outcome_of_a_batch_session(house: House, agent: FakeAgent) -> None:
