@@ -10,7 +10,7 @@ from backendai.core.execution import ConsoleItem, RunReply, RunStatus
 from backendai.core.session import SessionCreated, SessionRecord
 from backendai.core.statistics import metrics
 
-_MERGED = frozenset({"stdout", "stderr"})
+_MERGED = frozenset({"stdout", "stderr", "log"})
 _PORT_OPTIONS = ("url_template", "allowed_arguments", "allowed_envs")
 
 

@@ -1,4 +1,8 @@
-"""Runs of mode ``batch``: clean, build and execute what was uploaded, each a shell command in the sandbox."""
+"""Runs of mode ``batch``: clean, build and execute what was uploaded, each a shell command in the sandbox.
+
+With the option ``buildLog`` what the build prints comes as items of kind ``log``, apart from what the program
+itself prints; otherwise it comes as the streams it is written to.
+"""
 
 from __future__ import annotations
 
@@ -63,31 +67,33 @@ class Batch:
         if self._interrupted:
             code = _INTERRUPTED
         elif isinstance(command, str) and command:
-            code = await self._execute(run, usual(self._language) if command == _USUAL else command)
+            apart = name == "build" and run.options.get("buildLog") is True
+            kinds = ("log", "log") if apart else ("stdout", "stderr")
+            code = await self._execute(run, usual(self._language) if command == _USUAL else command, kinds)
         if status is not None:
             run.end_step(status, code)
         return code
 
-    async def _execute(self, run: Run, command: str) -> int:
+    async def _execute(self, run: Run, command: str, kinds: tuple[str, str]) -> int:
         environ = self._environ()
         try:
             async with self._sandbox.enter((environ["SHELL"], "-c", command), environ=environ) as process:
                 self._process = process
-                return await self._attend(run, process)
+                return await self._attend(run, process, kinds)
         except SandboxFailed as error:
             run.note(f"[the command cannot be executed: {error.detail}]\n")
             return _CANNOT
         finally:
             self._process = None
 
-    async def _attend(self, run: Run, process: Entered) -> int:
-        """Pass on what it prints and what it is given, until it has ended."""
+    async def _attend(self, run: Run, process: Entered, kinds: tuple[str, str]) -> int:
+        """Pass on what it prints, as items of these kinds, and what it is given, until it has ended."""
         assert process.errors is not None
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as readers:
                 nursery.start_soon(self._ask_for_input, run, process)
-                readers.start_soon(self._read, run, "stdout", process.output, nursery)
-                readers.start_soon(self._read, run, "stderr", process.errors, nursery)
+                readers.start_soon(self._read, run, kinds[0], process.output, nursery)
+                readers.start_soon(self._read, run, kinds[1], process.errors, nursery)
                 code = await process.wait()
                 readers.cancel_scope.deadline = trio.current_time() + _DRAIN
             nursery.cancel_scope.cancel()

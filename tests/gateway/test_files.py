@@ -81,6 +81,7 @@ async def test_fields_that_are_no_files_are_passed_over(client: SigningClient, f
     body = form(("x", b"text"), disposition='form-data; name="{}"')
     assert (await upload(client, body)).status_code == 204
     assert fakes.streams.files == {}
+    assert (await upload(client, body, "/session/missing/upload")).status_code == 404
 
 
 async def test_upload_streams_with_back_pressure(client: SigningClient, fakes: Fakes) -> None:

@@ -78,6 +78,10 @@ async def test_a_failed_build_is_the_end(spawn: Spawn) -> None:
     replies = await follow(client, batch(clean=None, build="exit 4", exec="echo never"))
     assert steps(replies) == [("clean-finished", 0), ("build-finished", 4), ("finished", 4)]
     assert printed(replies) == ""
+    replies = await follow(client, batch(build="echo tried; echo wrong >&2; exit 4", buildLog=True))
+    assert steps(replies)[-1] == ("finished", 4)
+    assert sorted(printed(replies, "log").splitlines()) == ["tried", "wrong"]
+    assert printed(replies) + printed(replies, "stderr") == ""
     replies = await follow(client, batch(clean="", build="*", exec="*"))
     assert steps(replies)[-1] == ("finished", 127)
     assert "main.py" in printed(replies, "stderr")

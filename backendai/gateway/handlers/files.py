@@ -62,7 +62,7 @@ class _Upload:
         self._owner = owner
 
     async def run(self) -> None:
-        call, stream, size = self._call, None, 0
+        call, stream, size, files = self._call, None, 0, 0
         assert call.incoming is not None
         pieces = read_files(
             call.incoming,
@@ -74,6 +74,7 @@ class _Upload:
             async for piece in pieces:
                 if isinstance(piece, FileBegins):
                     stream, size = await open_file.enter_async_context(self._open(piece.name)), 0
+                    files += 1
                 elif stream is None:
                     raise RuntimeError("bytes of no file")
                 elif isinstance(piece, FileEnds):
@@ -87,6 +88,8 @@ class _Upload:
                             f"Too large file: at most {call.options.max_upload} bytes are taken"
                         )
                     await _send(stream, piece)
+        if not files:  # nothing has asked for the session yet
+            await call.services.sessions.info(self._owner, call.arguments["ref"])
 
     @asynccontextmanager
     async def _open(self, name: str) -> AsyncIterator[AgentStream]:
