@@ -21,6 +21,7 @@ from zmq import SocketType
 from zmq.utils import z85
 
 from backendai.core.account import Secret
+from backendai.supervision.background import open_background
 
 __all__ = [
     "AllowedKeys",
@@ -337,23 +338,19 @@ async def _open_context() -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
 @asynccontextmanager
 async def _open_gate(context: zmq.Context[zmq.Socket[bytes]], allowed: AllowedKeys) -> AsyncIterator[None]:
     """Admit CURVE clients of the context by ``allowed``. A body's error travels out as it is."""
-    body_error: Exception | None = None
     raw = context.socket(SocketType.REP)
     raw.setsockopt(zmq.LINGER, 0)
     raw.bind(_ZAP_ENDPOINT)
     gate = ZmqSocket(raw)
+
+    async def start(nursery: trio.Nursery) -> None:
+        nursery.start_soon(_guard, gate, allowed)
+
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_guard, gate, allowed)
-            try:
-                yield
-            except Exception as error:  # carried past the nursery, which would wrap it in a group
-                body_error = error
-            nursery.cancel_scope.cancel()
+        async with open_background(start, name="the gate of CURVE clients"):
+            yield
     finally:
         gate.close()
-    if body_error is not None:
-        raise body_error
 
 
 async def _guard(gate: ZmqSocket, allowed: AllowedKeys) -> None:

@@ -15,6 +15,7 @@ from backendai.bridges.zmq import ZmqSocket
 from backendai.manager.address import AgentAddress, AgentUnreachable, open_connection
 from backendai.manager.settings import ManagerKeys
 from backendai.manager.stream_link import AgentStream, StreamLink, StreamRefused
+from backendai.supervision.background import open_background
 from backendai.wire.link import (
     MAX_MESSAGE_BYTES,
     AgentAnswer,
@@ -225,12 +226,9 @@ async def open_agent_links(keys: ManagerKeys | None) -> AsyncIterator[AgentLinks
 
     Without ``keys`` nothing is encrypted. Calls still under way at the end raise :exc:`AgentUnreachable`.
     """
-    body_error: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield AgentLinks(nursery, keys)
-        except Exception as error:  # carried past the nursery, which would wrap it in a group
-            body_error = error
-        nursery.cancel_scope.cancel()
-    if body_error is not None:
-        raise body_error
+
+    async def start(nursery: trio.Nursery) -> AgentLinks:
+        return AgentLinks(nursery, keys)
+
+    async with open_background(start, name="the links to the agents") as links:
+        yield links

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
-T = TypeVar("T")
+from backendai.supervision.background import open_background
 
 
 @asynccontextmanager
@@ -17,10 +17,8 @@ async def open_service(run: Callable[..., Awaitable[None]], *, name: str) -> Asy
 
     In a plain nursery a cancellation reaches a service and its users at once, so that a user's ``finally``
     finds the service dead. Here the service is shielded as soon as it has started, and cancelled only when
-    the body is done. A body's error travels out as it is, not in a group; an error of the service cancels
-    the body and travels out in an :exc:`ExceptionGroup`, as from any nursery.
+    the body is done. Errors of body and service travel as from :func:`open_background`.
     """
-    body_error: Exception | None = None
     scope = trio.CancelScope()
 
     async def serve(*, task_status: trio.TaskStatus[Any]) -> None:
@@ -32,22 +30,8 @@ async def open_service(run: Callable[..., Awaitable[None]], *, name: str) -> Asy
         with scope:
             await run(task_status=ShieldOnceStarted())
 
-    try:
-        async with trio.open_nursery() as nursery:
-            value = await nursery.start(serve, name=name)
-            try:
-                yield value
-            except Exception as error:
-                # Raised again below, outside of the nursery, which would wrap it in a group. Cancelled, and a
-                # group that holds one, is no Exception: it must pass through the nursery it belongs to.
-                body_error = error
-            finally:
-                scope.cancel()
-    except BaseExceptionGroup as service_errors:
-        if body_error is None:
-            raise
-        raise BaseExceptionGroup(
-            f"service {name} and its user failed", [body_error, service_errors]
-        ) from None
-    if body_error is not None:
-        raise body_error
+    async with open_background(lambda nursery: nursery.start(serve, name=name), name=name) as value:
+        try:
+            yield value
+        finally:
+            scope.cancel()

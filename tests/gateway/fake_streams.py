@@ -17,6 +17,7 @@ from backendai.core.errors import BackendError, BadRequest, InternalError, Objec
 from backendai.core.files import FileEntry, FileListing
 from backendai.manager.link import AgentAddress, AgentStream
 from backendai.manager.streams import RunningApp, refusal
+from backendai.supervision.background import open_background
 from backendai.wire.stream_end import StreamEnd, StreamEnded, WindowBudget
 from backendai.wire.streams import Closed, DownloadTarget, PortTarget, StreamTarget, UploadTarget
 
@@ -33,24 +34,20 @@ async def stream_pair(play: Play, target: StreamTarget, budget: WindowBudget) ->
         finally:
             near.close("aborted")
         return
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
 
-        async def run() -> None:
-            with suppress(StreamEnded):
-                await play(far, target)
-            far.close()
-
+    async def start(nursery: trio.Nursery) -> None:
         nursery.start_soon(run)
+
+    async def run() -> None:
+        with suppress(StreamEnded):
+            await play(far, target)
+        far.close()
+
+    async with open_background(start, name="the player"):
         try:
             yield near
-        except Exception as error:  # carried past the nursery, which would wrap it in a group
-            failure = error
         finally:
             near.close("aborted")
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 async def echo(end: StreamEnd, target: StreamTarget) -> None:
