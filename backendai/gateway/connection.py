@@ -40,6 +40,8 @@ class BoundedStream(HalfCloseableStream):
         self.ready: Callable[[], Awaitable[None]] = self.wait_send_all_might_not_block
         self._held: bytes | None = None
         self._hold_next = False
+        # We are saying good-bye; Trio lets nobody else send meanwhile.
+        self._ending = False
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -63,6 +65,7 @@ class BoundedStream(HalfCloseableStream):
             return
         # Most answers fit into the socket's buffer. Then there is nothing to wait for, so that Trio's
         # machinery and its checkpoint can be spared; reading from the same connection has one.
+        self._refuse_when_ending()
         try:
             sent = os.write(self._stream.socket.fileno(), data)
         except BlockingIOError:
@@ -85,7 +88,12 @@ class BoundedStream(HalfCloseableStream):
             raise trio.BrokenResourceError("the client stopped reading")
 
     async def wait_send_all_might_not_block(self) -> None:
+        self._refuse_when_ending()
         await self._stream.wait_send_all_might_not_block()
+
+    def _refuse_when_ending(self) -> None:
+        if self._ending:
+            raise trio.BrokenResourceError("the connection is being closed")
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
@@ -100,6 +108,7 @@ class BoundedStream(HalfCloseableStream):
         return data
 
     async def send_eof(self) -> None:
+        self._ending = True
         await self._stream.send_eof()
 
     def abort(self) -> None:

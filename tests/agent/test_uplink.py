@@ -103,13 +103,12 @@ def ended() -> KernelTerminated:
     return KernelTerminated(kernel_id=uuid4(), reason="x")
 
 
-async def test_facts_wait_for_a_manager_and_keep_their_order() -> None:
+async def test_facts_wait_for_a_manager_and_keep_their_order(tmp_path: Path) -> None:
     outbox = FactOutbox("i-a", "boot")
     events = [ended() for _ in range(5)]
     for event in events[:3]:
         outbox.report(event)
-    async with open_listener(Manager()) as endpoint:
-        pass  # now it is known where nobody listens
+    endpoint = f"ipc://{tmp_path}/facts"  # nobody listens there yet
     async with open_uplink(endpoint, outbox) as uplink:
         manager = Manager()
         async with open_listener(manager, endpoint):

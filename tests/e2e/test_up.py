@@ -125,9 +125,10 @@ def test_the_end_of_the_database_ends_everything_and_a_start_mends_it(tmp_path: 
 
 
 def test_an_agent_on_another_host_enrolls_once_with_a_token(tmp_path: Path) -> None:
+    # An address of its own, from which no connection is made that could take the port meanwhile.
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        free.bind(("127.83.0.1", 0))
+        endpoint = f"tcp://127.83.0.1:{free.getsockname()[1]}"
     with running_service(tmp_path / "data", "--events-endpoint", endpoint, "--warm-pool", "0") as service:
         token = backendai(service, "agent", "token").stdout.strip()
         place = tmp_path / "other-host"

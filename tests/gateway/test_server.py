@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 import trio
 from gateway_client import SigningClient, sign_headers
-from whole_gateway import free_port, people
+from whole_gateway import people
 
 from backendai.bridges.postgres import DatabaseUnavailable
 from backendai.core.account import Secret
@@ -83,6 +84,9 @@ async def test_ready_line_and_port_in_use(settings: GatewaySettings, first_accou
 
 
 async def test_no_database(settings: GatewaySettings) -> None:
-    nowhere = Secret(f"postgresql://postgres@127.0.0.1:{free_port()}/nothing")
-    with pytest.RaisesGroup(DatabaseUnavailable, flatten_subgroups=True):
-        await server.serve(replace(settings, manager=replace(settings.manager, database_url=nowhere)))
+    with socket.socket() as silent:  # bound, so that nobody else can have the port, but not listening
+        silent.bind(("127.0.0.1", 0))
+        nowhere = Secret(f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/nothing")
+        manager = replace(settings.manager, database_url=nowhere)
+        with pytest.RaisesGroup(DatabaseUnavailable, flatten_subgroups=True):
+            await server.serve(replace(settings, manager=manager))

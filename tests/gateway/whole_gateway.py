@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, replace
 
 from fakes import USER
@@ -10,12 +9,6 @@ from fakes import USER
 from backendai.core.account import Principal
 from backendai.core.ids import AccessKey
 from backendai.storage.seed import FirstAccounts
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)
