@@ -44,7 +44,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``after`` is the index from which to answer items; ``None`` means "where the last such reader stopped",
     the cursor that the REST interface needs because its clients send none. ``wait`` bounds, in seconds, how
     long the answer may be held back when nothing new has happened. Repeating a QUERY or BATCH with the run id
-    of a known run does not start it again, it reads on: a lost answer is repaired by asking again.
+    of a known run does not start it again, it reads on: a lost answer is repaired by asking again. Without an
+    ``after`` that takes the same ``asking``, any name for the question: its answer begins at the same place.
     """
 
     run_id: str
@@ -52,6 +53,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     options: dict[str, object] = {}
     after: int | None = None
+    asking: str = ""
     wait: float = 2.0
 
 

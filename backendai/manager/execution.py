@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from uuid import UUID
 
+import msgspec
 import trio
 
 from backendai.bridges.postgres import Database
@@ -71,6 +73,8 @@ class ExecutionService:
             return await self._read_last(found, request)
         if request.mode is RunMode.QUERY or request.mode is RunMode.BATCH:
             self.note_use(found.record.session_id, runs=1)
+        if request.after is None:
+            request = msgspec.structs.replace(request, asking=secrets.token_hex(8))
         message = RunCode(kernel_id=found.record.session_id, request=request)
         patience = 0.0 if request.mode is RunMode.INPUT else self._timeout
         answer = await self._ask(found, message, self._timeout + request.wait, patience)

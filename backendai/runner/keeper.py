@@ -243,7 +243,7 @@ class Keeper:
                 await self._batch.give_input(run, request.code)
             else:
                 await self._kernel.give_input(run, request.code)
-        return await run.read(request.after, request.wait)
+        return await run.read(request)
 
     async def interrupt(self) -> None:
         if self._book.current is not None and self._book.current.is_batch and self._batch is not None:

@@ -50,6 +50,8 @@ class Run:
         self.journal = journal
         self._limit = limit
         self._cursor = 0
+        #: The last question of a reader without an index, and where its answer began.
+        self._asked, self._asked_at = RunRequest(run_id="", mode=RunMode.CONTINUE), 0
         self._last_step = -1
         self._changed = trio.Event()
 
@@ -93,15 +95,16 @@ class Run:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def read(self, after: int | None, wait: float) -> RunReply:
-        """Answer from index ``after``, or from where the last reader that had no index stopped.
+    async def read(self, request: RunRequest) -> RunReply:
+        """Answer from its index ``after``, or from where the last reader that had no index stopped.
 
         Such a reader comes by request and response, so it is answered once the run ends, wants input, fills a
-        whole reply, or ``wait`` seconds have passed. A reader with an index streams: it is answered soon
-        after anything new.
+        whole reply, or ``wait`` seconds have passed. One that asks the same again has not got the answer. A
+        reader with an index streams: it is answered soon after anything new.
         """
-        start = self._cursor if after is None else after
-        with trio.move_on_after(wait):
+        after = request.after
+        start = self._place_of(request) if after is None else after
+        with trio.move_on_after(request.wait):
             if after is None:
                 await self._until(start, MAX_REPLY)
             else:
@@ -109,11 +112,10 @@ class Run:
                 with trio.move_on_after(_SETTLE):
                     await self._until(start, _ENOUGH)
         items, next_index = self.journal.read(start, MAX_REPLY)
-        if after is None:
-            self._cursor = next_index
         for number, item in enumerate(items):
             if item.kind == _STEP:
-                return self._reply_of_step(after, items[:number], item)
+                return self._reply_of_step(request, items[:number], item)
+        self._answered(request, next_index)
         status, exit_code, options = RunStatus.CONTINUED, None, None
         if next_index >= self.journal.next_index:
             if self.finished:
@@ -131,11 +133,10 @@ class Run:
         )
 
     def _reply_of_step(
-        self, after: int | None, before: tuple[ConsoleItem, ...], step: ConsoleItem
+        self, request: RunRequest, before: tuple[ConsoleItem, ...], step: ConsoleItem
     ) -> RunReply:
         next_index = step.index + 1
-        if after is None:
-            self._cursor = next_index
+        self._answered(request, next_index)
         return RunReply(
             run_id=self.run_id,
             status=RunStatus(step.data),
@@ -144,6 +145,16 @@ class Run:
             next_index=next_index,
             truncated=self.truncated,
         )
+
+    def _place_of(self, request: RunRequest) -> int:
+        if not request.asking or request.asking != self._asked.asking:
+            self._asked_at = self._cursor
+        self._asked = request
+        return self._asked_at
+
+    def _answered(self, request: RunRequest, next_index: int) -> None:
+        if request is self._asked:  # else nobody waits for it any more
+            self._cursor = next_index
 
     async def _until(self, start: int, pending: int) -> None:
         while (
