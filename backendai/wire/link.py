@@ -16,7 +16,6 @@ Encoding is msgpack by msgspec, tagged by class name; decoding refuses unknown t
 
 from __future__ import annotations
 
-from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -24,6 +23,7 @@ import msgspec
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
 from backendai.core.kernel import ImageSpec, KernelFacts, KernelSpec, KernelStat, ServicePort
+from backendai.wire.decoding import decode
 from backendai.wire.streams import StreamTarget
 
 #: Raised on any incompatible change. An agent that speaks another one is refused with a clear reason.
@@ -315,8 +315,6 @@ AgentAnswer = (
     | Refused
 )
 
-T = TypeVar("T")
-
 _encoder = msgspec.msgpack.Encoder()
 _agent_messages: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)
 _manager_messages: msgspec.msgpack.Decoder[ManagerMessage] = msgspec.msgpack.Decoder(ManagerMessage)
@@ -333,23 +331,16 @@ def encode(message: AgentMessage | ManagerMessage | AgentCall | AgentAnswer) -> 
 
 
 def decode_agent_message(data: bytes) -> AgentMessage:
-    return _decode(_agent_messages, data)
+    return decode(_agent_messages, data, MalformedMessage)
 
 
 def decode_manager_message(data: bytes) -> ManagerMessage:
-    return _decode(_manager_messages, data)
+    return decode(_manager_messages, data, MalformedMessage)
 
 
 def decode_call(data: bytes) -> AgentCall:
-    return _decode(_calls, data)
+    return decode(_calls, data, MalformedMessage)
 
 
 def decode_answer(data: bytes) -> AgentAnswer:
-    return _decode(_answers, data)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
-    try:
-        return decoder.decode(data)
-    except msgspec.MsgspecError as error:
-        raise MalformedMessage(str(error)) from error
+    return decode(_answers, data, MalformedMessage)

@@ -15,7 +15,6 @@ The runner's answers are trusted (it is our own process), the socket lies in a d
 from __future__ import annotations
 
 import struct
-from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -23,6 +22,7 @@ import msgspec
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
 from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec, KernelStat, ServicePort
+from backendai.wire.decoding import decode
 from backendai.wire.streams import CHUNK_BYTES, StreamFrame, StreamTarget
 
 #: Largest frame either side accepts; a reply's items are bounded to far less.
@@ -36,6 +36,10 @@ SPEC_FILE = "spec"
 STATE_FILE = "state"
 SOCKET_FILE = "runner.sock"
 LOG_FILE = "runner.log"
+#: What a kernel that has ended has printed: a ``core.output.KernelOutput``.
+OUTPUT_FILE = "output"
+#: Where a runner collects it while the kernel lives.
+JOURNAL = "journal"
 
 
 class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,11 +147,12 @@ class Restart(_Message, frozen=True, kw_only=True):
 
 class Shutdown(_Message, frozen=True, kw_only=True):
     """End the kernel, remove the scratch, answer ``Exited``, end the runner. ``grace`` seconds for the
-    kernel.
+    kernel. With ``keep_output`` what it printed stays, in :data:`OUTPUT_FILE`.
     """
 
     reason: str
     grace: float = 0.0
+    keep_output: bool = False
 
 
 class ListFiles(_Message, frozen=True, kw_only=True):
@@ -269,8 +274,6 @@ RunnerAnswer = (
     | Refusal
 )
 
-T = TypeVar("T")
-
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(tuple[int, RunnerRequest])
 _answers = msgspec.msgpack.Decoder(tuple[int, RunnerAnswer])
@@ -303,17 +306,17 @@ class FrameBuffer:
     def next_request(self) -> tuple[int, RunnerRequest] | None:
         """The next whole request, ``None`` when more bytes are needed. Raises :class:`BrokenFrame`."""
         body = self._cut()
-        return None if body is None else _decode(_requests, body)
+        return None if body is None else decode(_requests, body, BrokenFrame)
 
     def next_answer(self) -> tuple[int, RunnerAnswer] | None:
         """The next whole answer, ``None`` when more bytes are needed. Raises :class:`BrokenFrame`."""
         body = self._cut()
-        return None if body is None else _decode(_answers, body)
+        return None if body is None else decode(_answers, body, BrokenFrame)
 
     def next_stream_frame(self) -> StreamFrame | None:
         """As the others, once the connection carries a stream."""
         body = self._cut(MAX_STREAM_FRAME_BYTES)
-        return None if body is None else _decode(_stream_frames, body)
+        return None if body is None else decode(_stream_frames, body, BrokenFrame)
 
     def _cut(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
         if len(self._data) < _LENGTH.size:
@@ -327,10 +330,3 @@ class FrameBuffer:
         body = bytes(self._data[_LENGTH.size : end])
         del self._data[:end]
         return body
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
-    try:
-        return decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise BrokenFrame(str(error)) from error

@@ -29,6 +29,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from backendai.wire.decoding import decode
+
 #: Largest payload of one Data frame.
 CHUNK_BYTES = 64 << 10
 #: Data under way in one direction of one stream over the link.
@@ -176,7 +178,4 @@ def decode_stream_parts(kind: bytes, payload: bytes) -> LinkStreamFrame:
         return Eof()
     if kind != _OTHER:
         raise MalformedFrame("unknown kind of frame")
-    try:
-        return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
-        raise MalformedFrame(str(error)) from error
+    return decode(_decoder, payload, MalformedFrame)
