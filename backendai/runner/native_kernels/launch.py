@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ sys.modules["debugpy"] = None  # type: ignore[assignment]
 
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 from ipykernel.kernelbase import Kernel  # noqa: E402
+from traitlets.traitlets import MetaHasTraits  # noqa: E402
 
 _CHUNK = 64 << 10
 #: Seconds without output after which it is looked whether somebody waits for input.
@@ -33,7 +35,11 @@ _READ = {"x86_64": "0", "aarch64": "63"}.get(os.uname().machine)
 _MOST_COMPLETIONS = 200
 
 
-class Programs(Kernel):
+class _KernelType(MetaHasTraits, ABCMeta):
+    """Kernels are configured by traits, which have a metaclass too."""
+
+
+class Programs(Kernel, metaclass=_KernelType):
     """What the kernels have in common: programs whose output is the user's to see."""
 
     implementation = "backendai"
@@ -68,8 +74,9 @@ class Programs(Kernel):
             "traceback": [],
         }
 
+    @abstractmethod
     def execute(self, code: str) -> int:
-        raise NotImplementedError
+        """Run a cell and return its exit code, 128 + signal for one that was killed."""
 
     def show(self, name: str, data: bytes) -> None:
         if data and not self._silent:
