@@ -1,9 +1,9 @@
 """The way into a sandbox that runs: what a forked child does until it is inside like everybody there.
 
 The child becomes the kernel's user first, enters the user namespace that owns the others, then those, and
-forks: only a child of it is in the process namespace. That one enters the kernel's own user namespace and
-gives up every capability it got on the way. Nobody inside can look into it meanwhile, because it cannot be
-traced; only what it executes in the end can.
+forks: only a child of it is in the process namespace. That one enters the kernel's own user namespace, gives
+up every capability it got on the way, and puts itself under the filter of system calls. Nobody inside can
+look into it meanwhile, because it cannot be traced; only what it executes in the end can.
 
 Plain and synchronous: nothing of the parent's event loop may be touched after ``fork``.
 """
@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from backendai.engines import seccomp
 from backendai.engines.contract import HOME_INSIDE
 from backendai.engines.launch import Constraints
+from backendai.engines.namespaces import enter
 
 _NS_GET_USERNS = 0xB701
 _NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
@@ -43,8 +45,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Namespaces:
-    """Handles of a sandbox's namespaces: ``outer`` in the order in which they are entered, ``inner`` last."""
+    """Handles of a sandbox's namespaces, in the order in which they are entered.
 
+    ``before`` is a network that was there before the sandbox, with who owns it; only ``outer`` are entered as
+    the kernel's user.
+    """
+
+    before: tuple[int, ...]
     outer: tuple[int, ...]
     inner: int | None
 
@@ -58,17 +65,26 @@ class Namespaces:
                 os.set_inheritable(handle, False)
                 return handle
 
-            user, *others = (
-                keep(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
+            opened = {
+                name: keep(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
                 for name in ("user", *_NAMESPACES)
                 if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")
-            )
-            owner = keep(fcntl.ioctl(others[0], _NS_GET_USERNS))
+            }
+            user = opened.pop("user")
+            owner = keep(fcntl.ioctl(opened["mnt"], _NS_GET_USERNS))
+            before: tuple[int, ...] = ()
+            if "net" in opened:
+                lender = keep(fcntl.ioctl(opened["net"], _NS_GET_USERNS))
+                if not os.path.sameopenfile(lender, owner):
+                    ours = os.path.samestat(os.fstat(lender), os.stat("/proc/self/ns/user"))
+                    before = (opened.pop("net"),) if ours else (lender, opened.pop("net"))
+                if lender not in before:
+                    os.close(lender)
             undo.pop_all()
-        return cls(outer=(owner, *others), inner=user)
+        return cls(before=before, outer=(owner, *opened.values()), inner=user)
 
     def close(self) -> None:
-        for handle in (*self.outer, self.inner):
+        for handle in (*self.before, *self.outer, self.inner):
             if handle is not None:
                 os.close(handle)
 
@@ -92,9 +108,11 @@ def cross(passage: Passage, channel: socket.socket, errand: Callable[[], None]) 
         _forget_the_parent()
         # Opened by who may; the process inside joins, for the waiting one is no part of the kernel.
         entrances = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in passage.constraints.entrances]
+        for handle in passage.namespaces.before:
+            enter(handle)
         _become(passage.constraints.uid)
         for handle in passage.namespaces.outer:
-            _enter(handle)
+            enter(handle)
         if (inside := os.fork()) == 0:
             _arrive(passage, entrances)
             errand()
@@ -133,7 +151,7 @@ def _arrive(passage: Passage, entrances: list[int]) -> None:
     for kind, value in passage.constraints.rlimits.items():
         resource.setrlimit(kind, (value, value))
     if passage.namespaces.inner is not None:
-        _enter(passage.namespaces.inner)
+        enter(passage.namespaces.inner)
     resource.setrlimit(resource.RLIMIT_NPROC, (passage.constraints.pids,) * 2)
     _give_up_capabilities()
     _prctl(_PR_SET_DUMPABLE, 0)
@@ -141,6 +159,8 @@ def _arrive(passage: Passage, entrances: list[int]) -> None:
     os.setsid()
     os.umask(0o022)
     os.chdir(HOME_INSIDE)
+    if (filter_code := seccomp.program_here()) is not None:
+        seccomp.apply(filter_code)
 
 
 def _give_up_capabilities() -> None:
@@ -150,10 +170,6 @@ def _give_up_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, _NO_CAPABILITIES), "cannot give up capabilities")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-
-
-def _enter(namespace: int) -> None:
-    _check(_libc.setns(namespace, 0), "cannot enter the sandbox")
 
 
 def _prctl(option: int, value: int) -> None:

