@@ -48,6 +48,14 @@ class BadRequest(BackendError):
     title = "Bad request."
 
 
+class DotfileNotMade(BadRequest):
+    title = "Dotfile creation has failed."
+
+
+class DotfileTaken(BadRequest):
+    title = "Dotfile already exists."
+
+
 class InvalidParameters(BackendError):
     """``data`` maps each offending field to what was expected of it."""
 

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from backendai.storage import schema_accounts, schema_fleet, schema_service, schema_sessions
+from backendai.storage import (
+    schema_accounts,
+    schema_fleet,
+    schema_service,
+    schema_sessions,
+    schema_templates,
+)
 from backendai.storage.columns import metadata
 
-__all__ = ["metadata", "schema_accounts", "schema_fleet", "schema_service", "schema_sessions"]
+__all__ = [
+    "metadata",
+    "schema_accounts",
+    "schema_fleet",
+    "schema_service",
+    "schema_sessions",
+    "schema_templates",
+]

@@ -18,6 +18,8 @@ domains = sa.Table(
     json_map("total_resource_slots"),
     json_list("allowed_vfolder_hosts"),
     json_list("allowed_docker_registries"),
+    #: Here, of projects and of key pairs: files for the home directory of new kernels.
+    json_list("dotfiles"),
     optional("integration_id"),
 )
 
@@ -37,6 +39,7 @@ projects = sa.Table(
     time("modified_at"),
     json_map("total_resource_slots"),
     json_list("allowed_vfolder_hosts"),
+    json_list("dotfiles"),
     optional("integration_id"),
     sa.UniqueConstraint("domain_name", "name"),
 )
@@ -115,4 +118,5 @@ keypairs = sa.Table(
     optional("ssh_public_key"),
     optional("ssh_private_key"),
     optional("bootstrap_script"),
+    json_list("dotfiles"),
 )
