@@ -15,6 +15,7 @@ from backendai.wire.link import (
     CreateKernel,
     DestroyKernel,
     Done,
+    ForgetOutput,
     InterruptKernel,
     ListFiles,
     ListServices,
@@ -22,6 +23,7 @@ from backendai.wire.link import (
     OpenStream,
     Ping,
     ReadLogs,
+    ReadOutput,
     Refused,
     RestartKernel,
     RunCode,
@@ -113,6 +115,11 @@ class CallServer:
                 return await kernels.complete(call.kernel_id, call.request)
             case ReadLogs():
                 return await kernels.logs(call.kernel_id, call.limit)
+            case ReadOutput():
+                return await kernels.output(call.kernel_id)
+            case ForgetOutput():
+                kernels.forget_output(call.kernel_id)
+                return Done()
             case CreateKernel():
                 return kernels.create(call.spec)
             case DestroyKernel():

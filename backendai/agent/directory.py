@@ -1,4 +1,6 @@
-"""The directory of an agent: held by one agent at a time, one subdirectory per kernel."""
+"""The directory of an agent: held by one agent at a time, one subdirectory per kernel, and what ended ones
+have printed.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from backendai.agent.outputs import EndedOutputs
 from backendai.runner import scratch
 from backendai.wire.runner import LOG_FILE
 
@@ -18,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 _LOCK = "lock"
 _KERNELS = "kernels"
+_ENDED = "ended"
 _WARM = "warm-"
 _TAIL_BYTES = 2000
 
@@ -27,14 +31,15 @@ class DirectoryHeld(Exception):
 
 
 @contextmanager
-def hold_directory(directory: Path, agent_id: str) -> Iterator[AgentDirectory]:
+def hold_directory(directory: Path, agent_id: str, most_output: int = 1 << 30) -> Iterator[AgentDirectory]:
     """Be the only agent on ``directory`` (made when missing) until the block ends or the process dies.
 
-    Raises :exc:`DirectoryHeld`.
+    ``most_output``: bytes kept of what ended kernels printed. Raises :exc:`DirectoryHeld`.
     """
-    kernels = directory / _KERNELS
-    kernels.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kernels.chmod(0o700)
+    kernels, ended = directory / _KERNELS, directory / _ENDED
+    for path in (kernels, ended):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
     handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with open(handle, "r+") as lock:
         try:
@@ -45,12 +50,13 @@ def hold_directory(directory: Path, agent_id: str) -> Iterator[AgentDirectory]:
         lock.truncate()
         lock.write(f"agent {agent_id}, process {os.getpid()}\n")
         lock.flush()
-        yield AgentDirectory(kernels)
+        yield AgentDirectory(kernels, EndedOutputs(ended, most_output))
 
 
 class AgentDirectory:
-    def __init__(self, kernels: Path) -> None:
+    def __init__(self, kernels: Path, outputs: EndedOutputs) -> None:
         self._kernels = kernels
+        self.outputs = outputs
 
     def of_kernel(self, kernel_id: UUID) -> Path:
         return self._kernels / str(kernel_id)

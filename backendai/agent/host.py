@@ -39,7 +39,7 @@ class Runner(Protocol):
     async def stat(self) -> KernelStat: ...
     async def assign(self, kernel: KernelSpec) -> RunnerState: ...
     async def restart(self) -> RunnerState: ...
-    async def shutdown(self, reason: str, grace: float = 0.0) -> RunnerExit: ...
+    async def shutdown(self, reason: str, grace: float = 0.0, *, keep_output: bool = False) -> RunnerExit: ...
     async def list_files(self, path: str) -> FileListing: ...
     async def start_service(
         self,
@@ -73,13 +73,16 @@ class ZygoteHost:
         return await RunnerClient.attach(directory)
 
 
-async def shut_down(runner: Runner, directory: Path, reason: str, grace: float = 0.0) -> RunnerExit:
+async def shut_down(
+    runner: Runner, directory: Path, reason: str, grace: float = 0.0, *, keep_output: bool = False
+) -> RunnerExit:
     """End a kernel and its runner; one that takes some seconds more than ``grace`` is killed.
 
-    Raises ``RunnerGone``. Shielded: an end that was begun is seen through.
+    With ``keep_output`` what it printed stays in the directory. Raises ``RunnerGone``. Shielded: an end
+    that was begun is seen through.
     """
     with trio.move_on_after(grace + _SHUTDOWN_TIMEOUT, shield=True):
-        return await runner.shutdown(reason, grace)
+        return await runner.shutdown(reason, grace, keep_output=keep_output)
     log.error("agent.runner-hangs", directory=directory.name)
     kill_runner(directory)
     return RunnerExit(reason=reason)

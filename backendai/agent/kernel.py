@@ -11,6 +11,7 @@ import trio
 from backendai.agent.directory import remove_directory, runner_log_tail
 from backendai.agent.facts import FactOutbox
 from backendai.agent.host import Runner, kill_runner, shut_down
+from backendai.agent.outputs import EndedOutputs
 from backendai.core.kernel import KernelFacts, KernelPhase, KernelSpec, KernelStat, ServicePort
 from backendai.runner.client import KernelNotReady, RunnerGone, RunnerRefused
 from backendai.runner.zygote import ZygoteFailed
@@ -30,7 +31,7 @@ class Kernel:
     One task, :meth:`live`, leads it from start to end and reports what happens; calls come in beside it.
     """
 
-    def __init__(self, spec: KernelSpec, directory: Path, outbox: FactOutbox) -> None:
+    def __init__(self, spec: KernelSpec, directory: Path, outbox: FactOutbox, outputs: EndedOutputs) -> None:
         self.spec = spec
         self.directory = directory
         self.phase = KernelPhase.CREATING
@@ -39,6 +40,7 @@ class Kernel:
         #: The last measurement.
         self.stat: KernelStat | None = None
         self._outbox = outbox
+        self._outputs = outputs
         self._isolation: dict[str, str] = {}
         self._timings: dict[str, float] = {}
         self._services: tuple[ServicePort, ...] = ()
@@ -133,6 +135,8 @@ class Kernel:
     async def watch(self) -> None:
         """The part of :meth:`live` after the start, where a kernel found running by a new agent begins."""
         exit = await self._wait_exit()
+        # Before anybody hears of the end, so that whoever does can have it.
+        await self._outputs.take(self.spec.kernel_id, self.directory)
         self._exit = exit
         self.phase = KernelPhase.EXITED
         self._outbox.report(
@@ -191,7 +195,9 @@ class Kernel:
             return (gone.last and gone.last.exit) or RunnerExit(reason=self._end_reason or _LOST)
 
     async def _shut_down(self, runner: Runner) -> RunnerExit:
-        return await shut_down(runner, self.directory, self._end_reason or "ended", self._end_grace)
+        reason = self._end_reason or "ended"
+        kept = self._exit is None  # afterwards it was taken already
+        return await shut_down(runner, self.directory, reason, self._end_grace, keep_output=kept)
 
     async def _clean_up(self) -> None:
         if self.runner is not None:

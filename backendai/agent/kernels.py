@@ -28,6 +28,7 @@ from backendai.wire.link import (
     Files,
     KernelTerminated,
     Logs,
+    Output,
     Refused,
     RunAnswered,
     Services,
@@ -108,7 +109,8 @@ class Kernels:
         occupied = [k.spec.slots for k in self._kernels.values() if k.phase is not KernelPhase.EXITED]
         if (missing := lack(self._offered, occupied, spec.slots)) is not None:
             return Refused(code="no-capacity", msg=missing)
-        kernel = Kernel(spec, self._directory.of_kernel(spec.kernel_id), self._outbox)
+        directory = self._directory.of_kernel(spec.kernel_id)
+        kernel = Kernel(spec, directory, self._outbox, self._directory.outputs)
         self._begin(kernel, lambda: kernel.live(lambda kernel: self._obtain(kernel, image)))
         return Done()
 
@@ -144,6 +146,13 @@ class Kernels:
 
     async def logs(self, kernel_id: UUID, limit: int) -> AgentAnswer:
         return await self._ask(kernel_id, lambda runner: _logs(runner, limit))
+
+    async def output(self, kernel_id: UUID) -> AgentAnswer:
+        found = await self._directory.outputs.read(kernel_id)
+        return _no_such(kernel_id) if found is None else Output(output=found)
+
+    def forget_output(self, kernel_id: UUID) -> None:
+        self._directory.outputs.forget(kernel_id)
 
     async def list_files(self, kernel_id: UUID, path: str) -> AgentAnswer:
         return await self._ask(kernel_id, lambda runner: _list_files(runner, path))
@@ -231,6 +240,7 @@ class Kernels:
             if last is not None:
                 kernel_id = None if last.warm else last.kernel_id
             if kernel_id is not None:
+                await self._directory.outputs.take(kernel_id, path)
                 self._report_gone(kernel_id, last.exit if last else None)
             await remove_directory(path)
             return
@@ -238,7 +248,7 @@ class Kernels:
             await self._pool.adopt(path, runner, state)
             return
         log.info("agent.kernel-taken-up", kernel=str(state.kernel_id), phase=state.phase.value)
-        kernel = Kernel(state.kernel or _bare(state), path, self._outbox)
+        kernel = Kernel(state.kernel or _bare(state), path, self._outbox, self._directory.outputs)
         kernel.adopt(runner, state)
         if state.phase in (KernelPhase.CREATING, KernelPhase.RESTARTING):
             self._begin(kernel, lambda: kernel.live(lambda _: runner.wait_ready()))

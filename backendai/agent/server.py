@@ -52,7 +52,7 @@ async def serve(
     about five seconds. Raises :exc:`~backendai.agent.directory.DirectoryHeld` when another agent works on the
     directory, :exc:`OSError` when the address is taken, :exc:`ValueError` for images or keys that are none.
     """
-    with hold_directory(settings.directory, settings.agent_id) as directory:
+    with hold_directory(settings.directory, settings.agent_id, settings.most_output) as directory:
         async with _open_call_socket(settings) as socket, open_runner_zygote() as zygote:
             await _serve(settings, directory, socket, ZygoteHost(zygote), task_status)
 
@@ -106,6 +106,7 @@ async def _serve(
             seq=next(numbers),
             kernels=await kernels.measure(),
             node=node_stat(),
+            ended=directory.outputs.waiting(),
         )
 
     uplink = Uplink(settings, boot_id, outbox, hello=hello, heartbeat=heartbeat)

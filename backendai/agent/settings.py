@@ -41,6 +41,8 @@ class AgentSettings:
     orphan_timeout: timedelta = timedelta(minutes=10)
     #: What a stop does with the kernels: leave them to their runners for the next start, or end them.
     keep_kernels: bool = True
+    #: Bytes kept of what ended kernels printed, until a manager has fetched it; past that the oldest goes.
+    most_output: int = 1 << 30
     #: Resources offered; None measures the host. cpu in cores (may exceed the host: overbooking), memory
     #: in bytes.
     cpu: float | None = None

@@ -176,6 +176,7 @@ def agent_settings(settings: Settings) -> AgentSettings:
         memory=settings.get(c.AGENT_MEMORY),
         require_full_isolation=settings[c.REQUIRE_FULL_ISOLATION],
         keep_kernels=settings[c.KEEP_KERNELS],
+        most_output=settings[c.UNFETCHED_OUTPUT],
         log_format=settings[c.LOG_FORMAT],
         log_level=settings[c.LOG_LEVEL],
         ready_fd=settings.get(c.READY_FD),

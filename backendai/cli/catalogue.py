@@ -277,10 +277,14 @@ KEEP_KERNELS = Option(
     name="keep-kernels", kind=kinds.FLAG, default=True,
     help="Leave kernels running when the agent stops, for its next start. (false under `up`)",
 )  # fmt: skip
+UNFETCHED_OUTPUT = Option(
+    name="unfetched-output", kind=kinds.SIZE, default=1 << 30,
+    help="Most bytes kept of what ended sessions printed and no gateway has fetched yet; the oldest goes.",
+)  # fmt: skip
 AGENT = (
     AGENT_ID, AGENT_DIR, AGENT_KEYS, LINK_ENCRYPTION, MANAGER_ENDPOINT, AGENT_IP, AGENT_PORT, AGENT_ENDPOINT,
     AGENT_ADVERTISE, REGION, SCALING_GROUP, HEARTBEAT_INTERVAL, WARM_POOL, WARM_IMAGES, ORPHAN_TIMEOUT,
-    AGENT_CPU, AGENT_MEMORY, REQUIRE_FULL_ISOLATION, KEEP_KERNELS,
+    AGENT_CPU, AGENT_MEMORY, REQUIRE_FULL_ISOLATION, KEEP_KERNELS, UNFETCHED_OUTPUT,
 )  # fmt: skip
 
 # -- up

@@ -58,13 +58,17 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunReply(msgspec.Struct, frozen=True, kw_only=True):
-    """``next_index`` is the ``after`` of the next read. ``truncated`` tells that a limit cut the output."""
+    """``next_index`` is the ``after`` of the next read. ``truncated`` tells that a limit cut the output.
+
+    Items before ``first_index`` are no longer there.
+    """
 
     run_id: str
     status: RunStatus
     exit_code: int | None = None
     options: dict[str, object] | None = None
     items: tuple[ConsoleItem, ...] = ()
+    first_index: int = 0
     next_index: int = 0
     truncated: bool = False
 

@@ -127,11 +127,12 @@ class RunnerClient:
         """
         return _ready(await self._ask(wire.Restart(), wire.State))
 
-    async def shutdown(self, reason: str, grace: float = 0.0) -> RunnerExit:
-        """End the kernel and its runner and remove the scratch. A kernel that had ended keeps its first
-        reason.
+    async def shutdown(self, reason: str, grace: float = 0.0, *, keep_output: bool = False) -> RunnerExit:
+        """End the kernel and its runner and remove the scratch, all but what it printed with ``keep_output``.
+        A kernel that had ended keeps its first reason.
         """
-        return (await self._ask(wire.Shutdown(reason=reason, grace=grace), wire.Exited)).exit
+        request = wire.Shutdown(reason=reason, grace=grace, keep_output=keep_output)
+        return (await self._ask(request, wire.Exited)).exit
 
     async def list_files(self, path: str) -> FileListing:
         """What lies in a directory of the kernel. Raises :class:`RunnerRefused`."""

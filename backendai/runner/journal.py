@@ -1,33 +1,30 @@
 """The console output of one run, on disk and readable from any index.
 
-A record is a 4-byte length and a msgpack array ``[kind, data, mime]``. Only the position of every 64th record
-is kept in memory, so memory does not grow with what nobody reads. Writing is to the page cache: output need
-not survive the machine, only the agent.
+It consists of the records of ``core.output``. Only the position of every 64th is kept in memory, so memory
+does not grow with what nobody reads. Writing is to the page cache: output need not survive the machine, only
+the agent.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from backendai.core.execution import ConsoleItem
+from backendai.core.output import LENGTH, decoder, encoder
 from backendai.runner.items import Piece
 
-_LENGTH = struct.Struct("!I")
 _MARK_EVERY = 64
 #: Characters of stream text collected before they become an item.
 _CHUNK = 64 << 10
 #: What an item counts beyond its text, so that a flood of tiny ones meets the limit too.
 _ITEM_COST = 64
 _STREAMS = ("stdout", "stderr")
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[str, str, str | None])
+#: The files of a print log.
+_CURRENT, _PREVIOUS = "log", "log.1"
 
 
 class Journal:
@@ -100,6 +97,17 @@ class Journal:
             next_index += 1
         return tuple(items), next_index
 
+    def tail(self, max_bytes: int) -> tuple[int, bytes]:
+        """The last records that fit as they are on disk, and the index of the first of them."""
+        self._close_text()
+        cut = self._end - max_bytes
+        mark = max(0, bisect_left(self._marks, cut) - 1)
+        index, position = mark * _MARK_EVERY, self._marks[mark] if self._marks else 0
+        while position < cut:
+            position += LENGTH.size + self._length_at(position)
+            index += 1
+        return index, os.pread(self._file, self._end - position, position)
+
     def remove(self) -> None:
         os.close(self._file)
         self._path.unlink(missing_ok=True)
@@ -136,10 +144,10 @@ class Journal:
         self._open_kind = ""
 
     def _write(self, kind: str, data: str, mime: str | None) -> None:
-        body = _encoder.encode((kind, data, mime))
+        body = encoder.encode((kind, data, mime))
         if self._count % _MARK_EVERY == 0:
             self._marks.append(self._end)
-        record = _LENGTH.pack(len(body)) + body
+        record = LENGTH.pack(len(body)) + body
         written = os.pwrite(self._file, record, self._end)
         if written != len(record):
             raise OSError(f"only {written} of {len(record)} bytes written to the journal")
@@ -155,20 +163,20 @@ class Journal:
         if not mark * _MARK_EVERY <= known_index <= index:
             known_index, position = mark * _MARK_EVERY, self._marks[mark]
         for _ in range(index - known_index):
-            position += _LENGTH.size + self._length_at(position)
+            position += LENGTH.size + self._length_at(position)
         self._known = (index, position)
         return position
 
     def _length_at(self, position: int) -> int:
-        (length,) = _LENGTH.unpack(os.pread(self._file, _LENGTH.size, position))
+        (length,) = LENGTH.unpack(os.pread(self._file, LENGTH.size, position))
         return int(length)
 
     def _records(self, index: int) -> Iterator[tuple[str, str, str | None]]:
         position = self._position_of(index)
         while position < self._end:
             length = self._length_at(position)
-            position += _LENGTH.size
-            yield _decoder.decode(os.pread(self._file, length, position))
+            position += LENGTH.size
+            yield decoder.decode(os.pread(self._file, length, position))
             position += length
 
 
@@ -176,8 +184,8 @@ class PrintLog:
     """The tail of everything the kernel printed: two files that take turns, each at most ``limit`` bytes."""
 
     def __init__(self, directory: Path, limit: int) -> None:
-        self._current = directory / "log"
-        self._previous = directory / "log.1"
+        self._current = directory / _CURRENT
+        self._previous = directory / _PREVIOUS
         self._limit = limit
         self._open()
 
@@ -196,16 +204,27 @@ class PrintLog:
 
     def tail(self, limit: int) -> tuple[str, bool]:
         """The last ``limit`` bytes as text, and whether there was more."""
-        data = os.pread(self._file, min(limit, self._size), max(0, self._size - limit))
-        truncated = self._size > limit
-        if self._previous.exists():
-            missing = limit - len(data)
-            before = self._previous.read_bytes()[-missing:] if missing > 0 else b""
-            truncated = True
-            data = before + data
-        text = data.decode(errors="replace")
-        # What is no text takes three times its room when it is replaced.
-        return text.encode()[-limit:].decode(errors="ignore"), truncated
+        return log_tail(self._current.parent, limit)
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def log_tail(directory: Path, limit: int) -> tuple[str, bool]:
+    """As :meth:`PrintLog.tail`, of a log that may be nobody's any more. Raises :class:`FileNotFoundError`."""
+    current, previous = directory / _CURRENT, directory / _PREVIOUS
+    data, truncated = _end_of(current, limit)
+    if previous.exists():
+        missing = limit - len(data)
+        data = (_end_of(previous, missing)[0] if missing > 0 else b"") + data
+        truncated = True
+    text = data.decode(errors="replace")
+    # What is no text takes three times its room when it is replaced.
+    return text.encode()[-limit:].decode(errors="ignore"), truncated
+
+
+def _end_of(path: Path, limit: int) -> tuple[bytes, bool]:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - limit))
+        return file.read(limit), size > limit

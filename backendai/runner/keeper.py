@@ -13,8 +13,9 @@ import trio
 
 from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRequest
 from backendai.core.kernel import STARTUP_RUN, TASK_FINISHED, KernelPhase, KernelSpec, KernelStat
+from backendai.core.output import MOST_LOG
 from backendai.engines.contract import Engine, Sandbox, SandboxExit, SandboxFailed
-from backendai.runner import scratch
+from backendai.runner import output, scratch
 from backendai.runner.batch import Batch
 from backendai.runner.channels import IPC_DIRECTORY, open_channels
 from backendai.runner.inside import Inside
@@ -26,9 +27,16 @@ from backendai.runner.services import Services, service_ports
 from backendai.wire import runner as wire
 from backendai.wire.runner import RunnerExit, RunnerSpec, RunnerState
 
-JOURNAL = "journal"
-#: Bytes of the print log's two files each: 10 MiB of logs are always there to read.
-_LOG_BYTES = 10 << 20
+#: All that a runner makes in its working directory but the state, which goes last: it tells of the rest.
+_FILES = (
+    HOME,
+    IPC_DIRECTORY,
+    wire.JOURNAL,
+    wire.SPEC_FILE,
+    wire.SOCKET_FILE,
+    wire.LOG_FILE,
+    wire.OUTPUT_FILE,
+)
 #: Characters of the log that explain a failed start.
 _TAIL = 4096
 _DISK_INTERVAL = 5.0
@@ -77,12 +85,15 @@ class Keeper:
         self._last_stat = KernelStat()
         self._scratch = 0
         self._disposal = trio.Event()
-        self._keep_state = False
+        #: Files that outlast the disposal.
+        self._kept_files: tuple[str, ...] = ()
         self._gone = trio.Event()
         Path(HOME).mkdir(mode=0o700, exist_ok=True)
-        Path(JOURNAL).mkdir(mode=0o700, exist_ok=True)
-        self._log = PrintLog(Path(JOURNAL), _LOG_BYTES)
-        self._book = RunBook(Path(JOURNAL), spec.kernel.limits.output)
+        journal = Path(wire.JOURNAL)
+        journal.mkdir(mode=0o700, exist_ok=True)
+        # Each of its two files holds what is kept, so that this much can be read whenever they take turns.
+        self._log = PrintLog(journal, MOST_LOG)
+        self._book = RunBook(journal, spec.kernel.limits.output)
 
     async def run(self) -> None:
         """Keep the kernel until it has ended for good, and its output until that is disposed of."""
@@ -92,6 +103,8 @@ class Keeper:
             if exit is not None:
                 break
             self._set_phase(KernelPhase.RESTARTING)
+        if not self._warm:
+            output.write(self._book)
         self._exit = msgspec.structs.replace(exit, stat=self._last_stat)
         self._set_phase(KernelPhase.EXITED)
         await self._disposal.wait()
@@ -304,10 +317,15 @@ class Keeper:
             self._ending.decide(None)
         await self.ready()
 
-    def dispose(self, reason: str, *, grace: float = 0.0, keep_state: bool = False) -> None:
-        """Have the kernel ended and its directory removed, all but the state file with ``keep_state``."""
+    def dispose(
+        self, reason: str, *, grace: float = 0.0, keep_state: bool = False, keep_output: bool = False
+    ) -> None:
+        """Have the kernel ended and its directory removed, all but the state file with ``keep_state`` and
+        what it printed with ``keep_output``.
+        """
         self._ending.decide(RunnerExit(reason=reason), grace)
-        self._keep_state = keep_state
+        kept = ((wire.STATE_FILE, keep_state), (wire.OUTPUT_FILE, keep_output))
+        self._kept_files = tuple(name for name, wanted in kept if wanted)
         self._disposal.set()
 
     async def gone(self) -> RunnerExit:
@@ -327,11 +345,11 @@ class Keeper:
         return self._exit
 
     async def _remove_files(self) -> None:
-        await scratch.remove(HOME, IPC_DIRECTORY, JOURNAL, wire.SPEC_FILE, wire.SOCKET_FILE, wire.LOG_FILE)
-        if not self._keep_state:
+        await scratch.remove(*(name for name in _FILES if name not in self._kept_files))
+        if wire.STATE_FILE not in self._kept_files:
             await scratch.remove(wire.STATE_FILE)
-            with suppress(OSError):  # there is somebody else's file in it
-                Path.cwd().rmdir()
+        with suppress(OSError):  # there is something left in it, or somebody else's file
+            Path.cwd().rmdir()
 
     def state(self) -> RunnerState:
         return RunnerState(

@@ -15,6 +15,7 @@ import trio
 from backendai.engines.process import ProcessEngine
 from backendai.runner.keeper import Keeper
 from backendai.runner.server import RunnerServer
+from backendai.supervision.descriptors import allow_many_descriptors
 from backendai.wire import runner as wire
 from backendai.wire.runner import RunnerSpec
 
@@ -35,6 +36,7 @@ def run_runner(listener: socket.socket) -> int:
     ``listener`` listens on the runner's socket. Called in a process of its own, forked by the zygote.
     """
     _give_back_memory()
+    allow_many_descriptors()  # each stream takes three
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_DATA, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     try:
         spec = msgspec.msgpack.decode(Path(wire.SPEC_FILE).read_bytes(), type=RunnerSpec)
@@ -66,10 +68,12 @@ async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
 
 
 async def _dispose_when_deserted(keeper: Keeper, server: RunnerServer, timeout: float) -> None:
-    """Without any agent for ``timeout`` seconds, end the kernel. The state file stays, for a later agent."""
+    """Without any agent for ``timeout`` seconds, end the kernel. For a later agent the state file stays, and
+    what the kernel printed.
+    """
     while True:
         since = server.deserted_since
         if since is not None and trio.current_time() >= since + timeout:
             break
         await trio.sleep(_DESERTED_POLL if since is None else since + timeout - trio.current_time())
-    keeper.dispose("orphaned", keep_state=True)
+    keeper.dispose("orphaned", keep_state=True, keep_output=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 
 from backendai.core.execution import ConsoleItem, RunMode, RunReply, RunRequest, RunStatus
+from backendai.core.output import STEP, RunOutput
 from backendai.runner.items import Piece
 from backendai.runner.journal import Journal
 
@@ -21,9 +22,6 @@ _MAX_QUEUED = 64
 #: Finished runs kept for reading: how many, and how many bytes on disk together.
 _MAX_KEPT = 64
 _MAX_KEPT_BYTES = 256 << 20
-#: Kind of a journal entry that marks the end of a step of a batch run; it counts as an item, but is shown as
-#: the status and exit code of the reply that ends with it.
-_STEP = "step"
 #: Exit code of a run whose kernel went away (contract 02 §7.2).
 KERNEL_GONE = 130
 
@@ -74,7 +72,7 @@ class Run:
 
     def end_step(self, status: RunStatus, exit_code: int) -> None:
         """A step of a batch run is over; each reader is told between the output before and after."""
-        self.journal.append_past_limit(Piece(_STEP, status.value, str(exit_code)))
+        self.journal.append_past_limit(Piece(STEP, status.value, str(exit_code)))
         self._last_step = self.journal.next_index - 1
         self._notify()
 
@@ -113,7 +111,7 @@ class Run:
                     await self._until(start, _ENOUGH)
         items, next_index = self.journal.read(start, MAX_REPLY)
         for number, item in enumerate(items):
-            if item.kind == _STEP:
+            if item.kind == STEP:
                 return self._reply_of_step(request, items[:number], item)
         self._answered(request, next_index)
         status, exit_code, options = RunStatus.CONTINUED, None, None
@@ -223,6 +221,26 @@ class RunBook:
             if not run.finished:
                 run.note(f"[{why}]\n")
                 run.finish(KERNEL_GONE)
+
+    def kept(self, limit: int) -> tuple[RunOutput, ...]:
+        """What the runs printed, for the time when the kernel is no more: the newest first, at most ``limit``
+        bytes of items together.
+        """
+        kept = []
+        for run in reversed(self._runs.values()):
+            first_index, content = run.journal.tail(limit)
+            limit -= len(content)
+            kept.append(
+                RunOutput(
+                    run_id=run.run_id,
+                    exit_code=run.exit_code,
+                    truncated=run.truncated,
+                    first_index=first_index,
+                    next_index=run.journal.next_index,
+                    content=content,
+                )
+            )
+        return tuple(kept)
 
     def _forget_old(self) -> None:
         size = sum(run.journal.size for run in self._runs.values())

@@ -119,7 +119,7 @@ class RunnerServer:
             case wire.Run():
                 return self._keeper.submit(request.request)
             case wire.Shutdown():
-                self._keeper.dispose(request.reason, grace=request.grace)
+                self._keeper.dispose(request.reason, grace=request.grace, keep_output=request.keep_output)
         return None
 
     async def _answer(self, request: wire.RunnerRequest, run: Run | None) -> wire.RunnerAnswer:

@@ -23,6 +23,7 @@ import msgspec
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
 from backendai.core.kernel import ImageSpec, KernelFacts, KernelSpec, KernelStat, ServicePort
+from backendai.core.output import KernelOutput
 from backendai.wire.decoding import decode
 from backendai.wire.streams import StreamTarget
 
@@ -67,13 +68,16 @@ class NodeStat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(_Message, frozen=True, kw_only=True):
-    """``kernels`` lists every live kernel that belongs to a session (not the warm pool)."""
+    """``kernels`` lists every live kernel that belongs to a session (not the warm pool); ``ended`` names some
+    of those that have ended and whose output nobody has fetched.
+    """
 
     agent_id: str
     boot_id: str
     seq: int
     kernels: dict[UUID, KernelStat] = {}
     node: NodeStat = NodeStat()
+    ended: tuple[UUID, ...] = ()
 
 
 class KernelPulling(_Message, frozen=True, kw_only=True):
@@ -197,6 +201,18 @@ class ReadLogs(_Message, frozen=True, kw_only=True):
     limit: int = 10 << 20
 
 
+class ReadOutput(_Message, frozen=True, kw_only=True):
+    """All that a kernel has printed that has ended; ``no-such-kernel`` when there is nothing of it."""
+
+    kernel_id: UUID
+
+
+class ForgetOutput(_Message, frozen=True, kw_only=True):
+    """It is kept elsewhere now. Answered with ``Done``; repeating it is harmless."""
+
+    kernel_id: UUID
+
+
 class ListFiles(_Message, frozen=True, kw_only=True):
     """``path`` is relative to the kernel's home directory, or absolute and below it."""
 
@@ -243,6 +259,8 @@ AgentCall = (
     | InterruptKernel
     | CompleteCode
     | ReadLogs
+    | ReadOutput
+    | ForgetOutput
     | ListFiles
     | OpenStream
     | StartService
@@ -271,6 +289,10 @@ class Completions(_Message, frozen=True, kw_only=True):
 class Logs(_Message, frozen=True, kw_only=True):
     text: str
     truncated: bool = False
+
+
+class Output(_Message, frozen=True, kw_only=True):
+    output: KernelOutput
 
 
 class Files(_Message, frozen=True, kw_only=True):
@@ -308,6 +330,7 @@ AgentAnswer = (
     | RunAnswered
     | Completions
     | Logs
+    | Output
     | Files
     | StreamOpened
     | ServiceStarted

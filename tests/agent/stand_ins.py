@@ -108,7 +108,7 @@ class StandInRunner:
     async def restart(self) -> RunnerState:
         return await self.wait_ready()
 
-    async def shutdown(self, reason: str, grace: float = 0.0) -> RunnerExit:
+    async def shutdown(self, reason: str, grace: float = 0.0, *, keep_output: bool = False) -> RunnerExit:
         self._check()
         exit = self.exit or RunnerExit(reason=reason)
         self.end(exit)

@@ -203,7 +203,7 @@ async def test_without_an_agent_the_runner_ends_itself(spawn: Spawn) -> None:
     assert last is not None
     assert last.exit is not None
     assert last.exit.reason == "orphaned"
-    assert os.listdir(client.directory) == ["state"]
+    assert sorted(os.listdir(client.directory)) == ["output", "state"]
 
 
 async def test_a_kernel_is_given_time_to_end(spawn: Spawn) -> None:
