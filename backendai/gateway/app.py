@@ -27,7 +27,7 @@ from backendai.gateway.handlers.description import described
 from backendai.gateway.metrics import Metrics
 from backendai.gateway.relay import Relays
 from backendai.gateway.services import Services
-from backendai.gateway.sockets import SocketExchange
+from backendai.gateway.socket_exchange import SocketExchange
 
 _NO_OPTIONS = HttpOptions()
 

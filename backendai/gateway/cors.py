@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from backendai.core.errors import Forbidden
-from backendai.gateway.call import Header, Reply
+from backendai.gateway.reply import Header, Reply
 
 #: Readable by scripts without being listed.
 _SIMPLE = frozenset(

@@ -21,11 +21,13 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from backendai.core.account import RateState
 from backendai.core.errors import BadRequest
 from backendai.gateway.auth import ANONYMOUS_RATE, Authenticator, Evidence
-from backendai.gateway.call import Call, Checks, Gate, Header, Route, SocketRoute
+from backendai.gateway.call import Call
 from backendai.gateway.cors import CrossOrigin
 from backendai.gateway.errors import MethodNotAllowed, UrlNotFound
 from backendai.gateway.metrics import Metrics
 from backendai.gateway.options import HttpOptions
+from backendai.gateway.reply import Header
+from backendai.gateway.route import Checks, Gate, Route, SocketRoute
 from backendai.gateway.services import Services
 from backendai.gateway.versions import version_of
 

@@ -8,7 +8,7 @@ import msgspec
 
 from backendai.core import errors
 from backendai.core.errors import AgentRefused, BackendError, ObjectNotFound
-from backendai.gateway.call import JSON_PROBLEM, Reply
+from backendai.gateway.reply import JSON_PROBLEM, Reply
 
 _TYPE_PREFIX = "https://api.backend.ai/probs/"
 

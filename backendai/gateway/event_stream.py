@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from backendai.gateway.call import Header, Write
+from backendai.gateway.reply import Header, Write
 
 HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),

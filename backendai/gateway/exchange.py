@@ -13,11 +13,11 @@ import trio
 
 from backendai.core.errors import BackendError, Forbidden
 from backendai.gateway.body import ClientGone, Receive, RequestBody
-from backendai.gateway.call import Header, Reply, StreamReply
 from backendai.gateway.connection import STREAM
 from backendai.gateway.edge import UNMATCHED, Edge, Request, rate_headers
 from backendai.gateway.errors import MethodNotAllowed, fault, problem
 from backendai.gateway.logs import current_request
+from backendai.gateway.reply import Header, Reply, StreamReply
 
 Send = Callable[[Any], Awaitable[None]]
 

@@ -127,9 +127,9 @@ class Fields:
     def optional_text(self, *names: str, limit: int = 4096, blank: bool = False) -> str | None:
         return self._take(names, _text(limit, None, blank=blank), None, False)
 
-    def free_text(self, *names: str, limit: int) -> str:
+    def free_text(self, *names: str, limit: int, required: bool = False) -> str:
         """Text that may be empty, such as code."""
-        return self._take(names, _text(limit, None, blank=True), "", False)
+        return self._take(names, _text(limit, None, blank=True), "", required)
 
     def boolean(self, *names: str, default: bool = False) -> bool:
         return self._take(names, _boolean, default, False)
@@ -175,9 +175,17 @@ class Fields:
 
         return self._take(names, convert, (), required=True)
 
-    def custom(self, *names: str, convert: Callable[[Any], T], default: T) -> T:
+    def custom(
+        self, *names: str, convert: Callable[[Any], T], default: T, required: bool = False
+    ) -> T:
         """Like the others, for a ``convert`` that raises ValueError with a message for the client."""
-        return self._take(names, convert, default, False)
+        return self._take(names, convert, default, required)
+
+    def inner(self, *names: str) -> Fields:
+        """The fields of an object among these; what is wrong with them is reported with the rest."""
+        inner = Fields(self.mapping(*names), f"{self._prefix}{names[0]}.")
+        inner.problems = self.problems
+        return inner
 
 
 def _text(limit: int, pattern: str | None, *, blank: bool = False) -> Callable[[Any], str]:

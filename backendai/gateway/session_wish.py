@@ -33,7 +33,7 @@ _PART = re.compile(rf"({_NUMBER})\s*([a-z]+)", re.ASCII)
 def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime) -> SessionWish:
     """Raises :class:`InvalidParameters` with every field that is wrong. Unknown keys are ignored."""
     fields = Fields(parameters)
-    config = Fields(fields.mapping("config"), prefix="config.")
+    config = fields.inner("config")
     name = fields.text("name", "clientSessionToken", required=True, pattern=NAME_PATTERN)
     if name in _RESERVED_NAMES:
         fields.refuse("name", "the name is reserved")
@@ -79,7 +79,6 @@ def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime
         preopen_ports=config.integers("preopen_ports", "preopenPorts", minimum=1024, maximum=65535),
         agent_list=config.texts("agent_list", "agentList"),
     )
-    fields.problems.update(config.problems)
     fields.check()
     return wish
 

@@ -1,4 +1,4 @@
-"""One WebSocket connection, between ASGI and a handler."""
+"""A WebSocket as a handler sees it."""
 
 from __future__ import annotations
 
@@ -6,33 +6,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-import structlog
 import trio
 
-from backendai.core.errors import BackendError, ServiceUnavailable
 from backendai.gateway.body import Receive
-from backendai.gateway.call import Call, Reply, SocketRoute
-from backendai.gateway.connection import STREAM, BoundedStream
-from backendai.gateway.edge import UNMATCHED, Edge, Request
-from backendai.gateway.errors import fault, problem
-from backendai.gateway.logs import current_request
+from backendai.gateway.connection import BoundedStream
 
 Send = Callable[[Any], Awaitable[None]]
 
-log = structlog.get_logger(__name__)
-
 #: Messages a client may send ahead of a handler that is not reading.
 _READ_AHEAD = 64
-#: Seconds for the client's part of the closing handshake.
-_CLOSE_TIME = 2.0
+#: With what a connection is closed (RFC 6455, 7.4).
 NORMAL, GOING_AWAY, MALFORMED, POLICY, FAILED, TRY_LATER = 1000, 1001, 1007, 1008, 1011, 1013
 
 
 class Socket:
-    """A WebSocket as a handler sees it.
-
-    The handler is cancelled when the client leaves, unless its route relays: then :meth:`receive` tells it.
-    """
+    """When the client leaves, the handler is cancelled, unless its route relays: :meth:`receive` tells then."""
 
     def __init__(self, receive: Receive, send: Send, connection: BoundedStream, request_id: str) -> None:
         self._receive = receive
@@ -46,7 +34,7 @@ class Socket:
         self.client_gone = False
         #: Hypercorn has said so too: nothing more will come.
         self.disconnected = False
-        #: What :meth:`SocketExchange` closes the connection with.
+        #: What :class:`.SocketExchange` closes the connection with.
         self.close_code = NORMAL
         self.close_reason = ""
 
@@ -93,113 +81,3 @@ class Socket:
                 self.close_code = POLICY
                 self.client_gone = True
                 return
-
-
-class SocketExchange:
-    """What Quart calls its WebSocket connection class, of which one is made per connection."""
-
-    __slots__ = ("_edge", "_scope")
-
-    def __init__(self, app: Any, scope: Any) -> None:
-        self._edge: Edge = app.edge
-        self._scope = scope
-
-    async def __call__(self, receive: Receive, send: Send) -> None:
-        await receive()  # websocket.connect
-        request = Request(self._scope)
-        current_request.set(request.request_id)
-        label = UNMATCHED
-        started = trio.current_time()
-        try:
-            route, arguments = self._edge.router.match_socket(request.path)
-            label = route.path
-            call, _ = await self._edge.admit(request, route, arguments, b"")
-        except BackendError as error:
-            reply = problem(error)
-        except Exception:
-            log.exception("upgrade failed", route=label)
-            reply = fault(request.request_id, None)
-        else:
-            socket = Socket(receive, send, self._scope["state"][STREAM], request.request_id)
-            with self._edge.metrics.open_streams.labels("websocket").track_inprogress():
-                refusal = await self._converse(route, call, socket)
-            reply = Reply(101) if refusal is None else refusal
-            if refusal is None and not socket.disconnected:
-                await self._close(socket, receive, send)
-        if reply.status != 101:
-            await _refuse_upgrade(reply, request, send)
-        self._edge.metrics.answered("GET", label, reply.status, trio.current_time() - started)
-
-    async def _close(self, socket: Socket, receive: Receive, send: Send) -> None:
-        """Say good-bye and wait for the client's; one that goes on sending instead is cut.
-
-        Hypercorn has to get rid of every message it has read, or the connection would stay for ever.
-        """
-        with trio.move_on_after(_CLOSE_TIME) as waiting:
-            await send({"type": "websocket.close", "code": socket.close_code, "reason": socket.close_reason})
-            await _until_disconnect(receive)
-        if waiting.cancelled_caught:
-            socket.connection.abort()
-            await _until_disconnect(receive)
-
-    async def _converse(self, route: SocketRoute, call: Call, socket: Socket) -> Reply | None:
-        """Run the handler until it is done, the client leaves or the server stops.
-
-        Answers what to say instead of an upgrade if the handler did not accept the connection.
-        """
-        refusal: Reply | None = problem(ServiceUnavailable("The server is going down."))
-        with self._edge.until_closing():
-            if route.relays:
-                refusal = await _guarded(route, call, socket)
-            else:
-                await socket.accept()
-                await _while_connected(route, call, socket)
-        if self._edge.closing and socket.close_code == NORMAL:
-            socket.close_code = GOING_AWAY
-            if route.farewell is not None:
-                await socket.send_json(route.farewell)
-        return None if socket.accepted else refusal
-
-
-async def _while_connected(route: SocketRoute, call: Call, socket: Socket) -> None:
-    inbox = socket.open_inbox()
-    async with trio.open_nursery() as nursery:
-
-        async def watch_client() -> None:
-            await socket.feed(inbox)
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(watch_client)
-        await _guarded(route, call, socket)
-        nursery.cancel_scope.cancel()
-
-
-async def _guarded(route: SocketRoute, call: Call, socket: Socket) -> Reply | None:
-    """What the handler raises, as an answer. A bug ends here: client and log must both hear of it."""
-    try:
-        await route.handler(call, socket)
-    except BackendError as error:
-        socket.close_code = FAILED
-        return problem(error)
-    except Exception:
-        log.exception("socket failed", route=route.path)
-        socket.close_code = FAILED
-        return fault(call.request_id, None)
-    return None
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "websocket.disconnect":
-        pass
-
-
-async def _refuse_upgrade(reply: Reply, request: Request, send: Send) -> None:
-    headers = [
-        *reply.headers,
-        (b"server", b"BackendAI"),
-        (b"x-request-id", request.request_id.encode()),
-        (b"content-length", b"%d" % len(reply.body)),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": reply.body, "more_body": False})

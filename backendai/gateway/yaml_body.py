@@ -17,18 +17,23 @@ YAML = "text/yaml"
 #: Bytes; that much takes some hundredths of a second at worst, during which nobody else is served.
 MAX_YAML = 64 << 10
 _MAX_DEPTH = 64
+#: What stands for nothing when it is not quoted.
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 #: Both do the same; with libyaml it takes a tenth of the time.
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
-def read_yaml(body: bytes) -> Any:
-    """The one document in ``body``, made of dicts, lists and strings. Raises :class:`InvalidParameters`."""
-    if len(body) > MAX_YAML:
+def read_yaml(text: bytes, what: str = "body", *, nulls: bool = False) -> Any:
+    """The one document in ``text``, made of dicts, lists and strings, and with ``nulls`` of None.
+
+    Raises :class:`InvalidParameters`, which names ``what``.
+    """
+    if len(text) > MAX_YAML:
         raise InvalidParameters(f"At most {MAX_YAML} bytes of YAML are taken, send JSON")
     try:
-        return _build(body.decode())
+        return _build(text.decode(), nulls)
     except (yaml.YAMLError, UnicodeError, _Refused) as error:
-        raise InvalidParameters("Malformed body") from error
+        raise InvalidParameters(f"Malformed {what}") from error
 
 
 class _Refused(Exception):
@@ -57,7 +62,7 @@ class _Open:
             raise _Refused("a key is not a string")
 
 
-def _build(text: str) -> Any:
+def _build(text: str, nulls: bool) -> Any:
     documents: list[Any] = []
     path = [_Open(documents)]
     for event in yaml.parse(text, Loader=_LOADER):
@@ -65,7 +70,8 @@ def _build(text: str) -> Any:
             raise _Refused("anchors and aliases")
         match event:
             case yaml.ScalarEvent():
-                path[-1].add(event.value)
+                nothing = nulls and event.implicit[0] and event.value in _NULLS
+                path[-1].add(None if nothing else event.value)
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 if len(path) > _MAX_DEPTH:
                     raise _Refused("too deep")

@@ -10,9 +10,11 @@ import pytest
 from gateway_client import SigningClient
 
 from backendai.gateway.app import Gateway
-from backendai.gateway.call import Call, Reply, Route
+from backendai.gateway.call import Call
 from backendai.gateway.openapi.document import describe, gaps, path_of
 from backendai.gateway.openapi.operations import OPERATIONS
+from backendai.gateway.reply import Reply
+from backendai.gateway.route import Route
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import trustme
 from fakes import Fakes
 from gateway_client import SigningClient, sign_headers
 
-from backendai.gateway import serve, sockets
+from backendai.gateway import serve, socket_exchange
 from backendai.gateway.app import Gateway, create_app
 from backendai.gateway.serve import HttpServer, bind, load_config, tls_context
 
@@ -137,7 +137,7 @@ async def test_client_that_goes_on_sending_is_let_go(server: HttpServer, port: i
 async def test_websocket_client_that_goes_on_sending_is_let_go(
     server: HttpServer, port: int, client: SigningClient, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "_CLOSE_TIME", 0.2)
+    monkeypatch.setattr(socket_exchange, "_CLOSE_TIME", 0.2)
     path = "/stream/session/abcd/execute"
     headers = sign_headers("GET", path, client.host, content_type=None)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()

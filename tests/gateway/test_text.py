@@ -11,8 +11,8 @@ from gateway_client import SigningClient, sign_headers
 
 from backendai.core.errors import InvalidParameters
 from backendai.gateway.app import Gateway
-from backendai.gateway.call import Route
 from backendai.gateway.parameters import read_object, read_parameters
+from backendai.gateway.route import Route
 
 #: These answer whatever comes along with the request.
 _READ_NOTHING = {"/", "/v5", "/healthz", "/readyz", "/metrics", "/openapi.json"}

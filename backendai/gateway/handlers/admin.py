@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
-from backendai.gateway.call import VERSIONED, Call, Gate, Reply, Route
+from backendai.gateway.call import Call
 from backendai.gateway.graphql.endpoint import answer
+from backendai.gateway.reply import Reply
+from backendai.gateway.route import VERSIONED, Gate, Route
 
 
 async def graphql(call: Call, *, legacy: bool) -> Reply:

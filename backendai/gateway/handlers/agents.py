@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from backendai.core.errors import InvalidParameters, NotImplementedByServer
-from backendai.gateway.call import Call, Reply, Route, json_reply
+from backendai.gateway.call import Call
+from backendai.gateway.reply import Reply, json_reply
+from backendai.gateway.route import Route
 
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The alphabet of ZeroMQ's Base85.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from backendai.core.account import UserRole
 from backendai.core.errors import ObjectNotFound
-from backendai.gateway.call import VERSIONED, Call, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import Reply, json_reply
+from backendai.gateway.route import VERSIONED, Route
 
 _MAX_ECHO = 64 << 10
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backendai.gateway.call import JSON, Call, Reply, Route, SocketRoute
+from backendai.gateway.call import Call
 from backendai.gateway.openapi.document import document_of
+from backendai.gateway.reply import JSON, Reply
+from backendai.gateway.route import Route, SocketRoute
 
 
 def described(routes: Sequence[Route], sockets: Sequence[SocketRoute]) -> tuple[Route, ...]:

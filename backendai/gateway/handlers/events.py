@@ -20,9 +20,11 @@ import trio
 
 from backendai.core.errors import InvalidParameters
 from backendai.core.session import SessionEvent
-from backendai.gateway.call import VERSIONED, Call, Gate, Route, StreamReply, Write
+from backendai.gateway.call import Call
 from backendai.gateway.event_stream import HEADERS, ping
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import StreamReply, Write
+from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.manager.events import EventFeed, EventFilter
 from backendai.supervision.broadcast import SubscriberTooSlow
 

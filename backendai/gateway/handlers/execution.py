@@ -5,8 +5,10 @@ from __future__ import annotations
 from backendai.core.errors import InvalidParameters
 from backendai.core.execution import CompletionRequest, RunMode, RunRequest
 from backendai.core.ids import new_run_id
-from backendai.gateway.call import NO_CONTENT, VERSIONED, Call, Gate, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import NO_CONTENT, Reply, json_reply
+from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.gateway.session_view import result_view
 
 _MAX_RUN_ID = 64

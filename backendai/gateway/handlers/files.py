@@ -13,18 +13,10 @@ import trio
 
 from backendai.core.account import Principal
 from backendai.core.errors import BackendError, BadRequest, InvalidParameters, KernelExecutionFailed
-from backendai.gateway.call import (
-    NO_CONTENT,
-    VERSIONED,
-    Call,
-    Gate,
-    Reply,
-    Route,
-    StreamReply,
-    Write,
-    json_reply,
-)
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import NO_CONTENT, Reply, StreamReply, Write, json_reply
+from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.gateway.upload import FileBegins, FileEnds, read_files
 from backendai.manager.link import AgentStream
 from backendai.manager.streams import refusal

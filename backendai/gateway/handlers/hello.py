@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from backendai.gateway.call import VERSIONED, Call, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.metrics import Metrics
+from backendai.gateway.reply import Reply, json_reply
+from backendai.gateway.route import VERSIONED, Route
 from backendai.gateway.versions import ANNOUNCED_MANAGER, ANNOUNCED_VERSION
 
 _HELLO = json_reply({"version": ANNOUNCED_VERSION, "manager": ANNOUNCED_MANAGER})

@@ -7,8 +7,10 @@ from typing import Any
 
 from backendai.core.chronicle import Dependency
 from backendai.core.errors import NotImplementedByServer
-from backendai.gateway.call import Call, Gate, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import Reply, json_reply
+from backendai.gateway.route import Gate, Route
 
 #: Sessions asked for at once.
 _MOST_IDS = 100

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from backendai.core.errors import InvalidParameters
-from backendai.gateway.call import NO_CONTENT, VERSIONED, Call, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import NO_CONTENT, Reply, json_reply
+from backendai.gateway.route import VERSIONED, Route
 
 _STATUSES = frozenset({"running", "frozen"})
 

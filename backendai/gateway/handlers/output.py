@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from backendai.gateway.call import VERSIONED, Call, Gate, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import Reply, json_reply
+from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.gateway.session_view import replay_view
 
 _PLAIN = (b"content-type", b"text/plain; charset=utf-8")

@@ -8,9 +8,10 @@ from typing import Any
 import structlog
 
 from backendai.core.errors import BackendError, InvalidParameters, ServiceUnavailable
-from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields, read_object
 from backendai.gateway.relay import LINGER, Relays, tell_end
+from backendai.gateway.route import VERSIONED, Gate, SocketRoute
 from backendai.gateway.sockets import FAILED, TRY_LATER, Socket
 from backendai.manager.streams import RunningApp
 

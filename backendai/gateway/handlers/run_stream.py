@@ -9,8 +9,9 @@ from backendai.core.account import Principal
 from backendai.core.errors import BackendError, InvalidParameters
 from backendai.core.execution import RunMode, RunRequest, RunStatus
 from backendai.core.ids import new_run_id
-from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields, read_object
+from backendai.gateway.route import VERSIONED, Gate, SocketRoute
 from backendai.gateway.session_view import frame_view
 from backendai.gateway.sockets import Socket
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from backendai.gateway.call import NO_CONTENT, VERSIONED, Call, Gate, Reply, Route, json_reply
+from backendai.gateway.call import Call
 from backendai.gateway.idempotency import idempotency_of
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import NO_CONTENT, Reply, json_reply
+from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.gateway.session_view import created_view, info_view, service_port
 from backendai.gateway.session_wish import NAME_PATTERN, parse_wish
 

@@ -13,9 +13,11 @@ import trio
 
 from backendai.core.errors import InvalidParameters
 from backendai.core.task import TaskState, TaskStatus
-from backendai.gateway.call import Call, Gate, Route, StreamReply, Write
+from backendai.gateway.call import Call
 from backendai.gateway.event_stream import HEADERS, ping
 from backendai.gateway.parameters import Fields
+from backendai.gateway.reply import StreamReply, Write
+from backendai.gateway.route import Gate, Route
 
 #: Clients read the pause before they reconnect in seconds.
 _RETRY = b"retry: 5\n"

@@ -18,9 +18,10 @@ import trio
 from backendai.core.account import Principal
 from backendai.core.errors import BackendError
 from backendai.core.session import SessionStatus
-from backendai.gateway.call import VERSIONED, Call, Gate, SocketRoute
+from backendai.gateway.call import Call
 from backendai.gateway.parameters import Fields
 from backendai.gateway.relay import Finished, Relays
+from backendai.gateway.route import VERSIONED, Gate, SocketRoute
 from backendai.gateway.sockets import FAILED, MALFORMED, NORMAL, Socket
 from backendai.manager.link import AgentStream
 from backendai.wire.streams import Closed, Resize, TerminalTarget

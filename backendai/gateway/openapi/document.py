@@ -13,11 +13,11 @@ import msgspec
 import backendai
 from backendai.core import errors
 from backendai.core.errors import BackendError
-from backendai.gateway.call import Checks, Route, SocketRoute
 from backendai.gateway.errors import STATUS, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, UrlNotFound
 from backendai.gateway.openapi import prose, shapes
 from backendai.gateway.openapi.operation import Answer, Either, Media, Operation, Upgrade
 from backendai.gateway.openapi.operations import OPERATIONS
+from backendai.gateway.route import Checks, Route, SocketRoute
 from backendai.gateway.versions import ANNOUNCED_VERSION
 
 _ARGUMENT = re.compile(r"<(?:[^<>:]*:)?(\w+)>")
