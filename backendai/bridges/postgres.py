@@ -198,8 +198,9 @@ class Database:
                     server_settings={"application_name": self.application},
                 )
             )
-        except _GONE as error:
-            raise DatabaseUnavailable(str(error)) from error
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Refusals too, as of a password or of one connection too many: there is no database for us.
+            raise DatabaseUnavailable(str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s") from error
         codec = {"schema": "pg_catalog", "encoder": _to_json, "decoder": msgspec.json.decode}
         try:
             await _ask(raw, raw.set_type_codec("jsonb", **codec))

@@ -59,12 +59,13 @@ class RedisBridge:
 
     def __init__(self, url: str, db: int) -> None:
         pool = ConnectionPool.from_url(
-            url.replace("valkey://", "redis://", 1),
-            db=db,
+            url,
             protocol=2,
             socket_connect_timeout=_TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
+        # Said here because a number in the URL, even the usual /0, would win over an argument.
+        pool.connection_kwargs["db"] = db
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._turn = trio.Lock()
         self._retry_at = 0.0

@@ -25,6 +25,7 @@ from backendai.gateway.services import Services
 from backendai.gateway.settings import GatewaySettings
 from backendai.manager.enrollment import Admission
 from backendai.manager.open import Manager, open_manager
+from backendai.storage.fitness import DatabaseUnfit
 from backendai.supervision.descriptors import allow_many_descriptors
 from backendai.supervision.service import open_service
 from backendai.supervision.signals import wait_for_stop_signal
@@ -65,7 +66,8 @@ async def serve(
     """Run a gateway until cancelled; ``started`` with its ports once it answers.
 
     Raises OSError when a port or a certificate cannot be had and :class:`DatabaseUnavailable` when there
-    is no database to begin with. Cancelling it stops it in order, within the settings' grace.
+    is no database to begin with, :class:`DatabaseUnfit` when it is not one to work with. Cancelling it stops
+    it in order, within the settings' grace.
     """
     config = load_config(settings.max_message)
     options = HttpOptions(
@@ -133,7 +135,7 @@ def main(settings: GatewaySettings) -> None:
     allow_many_descriptors()
     try:
         trio.run(_serve_until_signalled, settings)
-    except* (OSError, DatabaseUnavailable) as errors:
+    except* (OSError, DatabaseUnavailable, DatabaseUnfit) as errors:
         reasons = "; ".join(str(error) for error in _leaves(errors))
         sys.exit(f"backendai gateway: {reasons}")
 

@@ -46,6 +46,7 @@ from backendai.manager.streams import StreamService
 from backendai.manager.sweeper import Sweeper
 from backendai.manager.tasks import BackgroundTasks
 from backendai.manager.transitions import Transitions
+from backendai.storage.fitness import check_before_use
 from backendai.supervision.periodic import periodic
 
 log = structlog.get_logger(__name__)
@@ -167,7 +168,8 @@ async def open_manager(
     """Open the manager of this process; :meth:`Manager.run` has to run while it is used.
 
     Needs the asyncio loop and a migrated database. ``agents`` and ``listen=False`` replace the ZeroMQ links,
-    for tests. Raises :class:`DatabaseUnavailable` when the database cannot be reached; Redis may be missing.
+    for tests. Raises :class:`DatabaseUnavailable` when the database cannot be reached and
+    :class:`DatabaseUnfit` when it is not one to work with; Redis may be missing.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
@@ -177,6 +179,7 @@ async def open_manager(
                 application=_application(settings.process_id),
             )
         )
+        await check_before_use(database)
         redis_url = settings.redis_url.reveal()
         kernel_stats, agent_presence, session_ids, rates = [
             await stack.enter_async_context(open_redis(redis_url, number)) for number in (1, 2, 3, 4)
@@ -195,7 +198,13 @@ async def open_manager(
         events = EventService(database, board, StreamCursors(rates), settings.event_retention)
         tasks = BackgroundTasks(database, board)
         callbacks = CallbackSender(database, settings.callback_networks, board.callback_waits)
-        logs = LogArchive(database, agents, settings.log_retention)
+        logs = LogArchive(
+            database,
+            agents,
+            settings.log_retention,
+            limit=settings.log_limit,
+            replay_limit=settings.replay_limit,
+        )
         reconciler = Reconciler(transitions, agents, logs, call_timeout)
         heard = HeardStats()
         live_stats = LiveStats(heard, kernel_stats, agent_presence)
@@ -246,7 +255,7 @@ async def open_manager(
             scheduler=Scheduler(database, reconciler, lease_name=LEASE, start_timeout=settings.start_timeout),
             fleet=fleet,
             presence=presence,
-            sweeper=Sweeper(database, reconciler, fleet, logs, reconcile_for=settings.agent_reconcile_for),
+            sweeper=Sweeper(database, reconciler, fleet, reconcile_for=settings.agent_reconcile_for),
             tasks=tasks,
             explain=ExplainService(database, sessions),
             chronicle=ChronicleService(database, sessions),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
@@ -17,11 +16,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from alembic import command
+from backendai.storage import revisions
 from backendai.storage.schema import metadata
 
 T = TypeVar("T")
@@ -49,9 +48,9 @@ def current(dsn: str) -> str | None:
     return _with_connection(dsn, lambda c: MigrationContext.configure(c).get_current_revision())
 
 
-def newest() -> str | None:
+def newest() -> str:
     """The revision this version of the program needs."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    return revisions.known()[-1]
 
 
 def check_drift(dsn: str) -> list[str]:
@@ -70,21 +69,14 @@ def write_revision(dsn: str, message: str) -> None:
     def run(connection: sa.Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
-        number = (
-            len(list((Path(config.get_main_option("script_location") or "") / "versions").glob("*.py"))) + 1
-        )
-        command.revision(config, message, autogenerate=True, rev_id=f"{number:04d}")
+        command.revision(config, message, autogenerate=True, rev_id=f"{int(newest()) + 1:04d}")
 
     _with_connection(dsn, run)
 
 
 def _config() -> Config:
-    package = Path(__file__).resolve().parents[1]
-    shipped = package / "_alembic"
     config = Config()
-    config.set_main_option(
-        "script_location", str(shipped if shipped.is_dir() else package.parent / "alembic")
-    )
+    config.set_main_option("script_location", str(revisions.scripts()))
     config.set_main_option("path_separator", "os")
     return config
 

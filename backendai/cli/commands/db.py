@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
 import trio
 
+from backendai.bridges.asyncio_loop import open_asyncio_loop
+from backendai.bridges.postgres import Database, DatabaseUnavailable, open_database
 from backendai.cli import catalogue as c
 from backendai.cli.build import database_url
 from backendai.cli.options import Settings
 from backendai.cli.options_on_click import takes
+from backendai.storage.fitness import DatabaseUnfit, check_before_migration
 
 
 @click.group()
@@ -28,7 +31,7 @@ def upgrade(settings: Settings) -> None:
     """Apply every migration that is missing."""
     from backendai.storage import migrate
 
-    url = database_url(settings).reveal()
+    url = _looked_at(settings, check_before_migration)
     before = migrate.current(url)
     migrate.upgrade(url)
     after = migrate.current(url)
@@ -41,7 +44,7 @@ def current(settings: Settings) -> int:
     """Print the revision of the database and the one this version needs; exit status 1 when they differ."""
     from backendai.storage import migrate
 
-    found, needed = migrate.current(database_url(settings).reveal()), migrate.newest()
+    found, needed = migrate.current(_looked_at(settings)), migrate.newest()
     click.echo(f"{found or 'none'} (needed: {needed})")
     return 0 if found == needed else 1
 
@@ -60,15 +63,31 @@ def check(settings: Settings, *, embedded: bool) -> int:
     """Tell how the tables differ from what this version expects; exit status 1 when they do."""
     from backendai.storage import migrate
 
-    if embedded:
-        differences = trio.run(_check_migrations)
-    else:
-        differences = migrate.check_drift(database_url(settings).reveal())
+    differences = trio.run(_check_migrations) if embedded else migrate.check_drift(_looked_at(settings))
     for difference in differences:
         click.echo(difference)
     if not differences:
         click.echo("the tables are as they should be")
     return 1 if differences else 0
+
+
+def _looked_at(settings: Settings, look: Callable[[Database], Awaitable[None]] | None = None) -> str:
+    """The address of the database, once it was reached and ``look`` found it fit."""
+    url = database_url(settings).reveal()
+
+    async def reach() -> str | None:
+        async with open_asyncio_loop():
+            try:
+                async with open_database(url, max_size=1) as database:
+                    if look is not None:
+                        await look(database)
+            except (DatabaseUnavailable, DatabaseUnfit) as error:
+                return str(error)
+        return None
+
+    if (problem := trio.run(reach)) is not None:
+        raise click.ClickException(problem)
+    return url
 
 
 async def _check_migrations() -> list[str]:

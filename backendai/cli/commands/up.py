@@ -15,6 +15,7 @@ from backendai.cli.build import UpSettings, up_settings
 from backendai.cli.options import Settings
 from backendai.cli.options_on_click import takes
 from backendai.cli.up.announce import Announcement, connection_file
+from backendai.cli.up.given import ServerUnfit
 from backendai.cli.up.keeper import NotReady
 from backendai.cli.up.tree import MigrationFailed, Plan, PortTaken, open_tree
 from backendai.embedded.child import ChildExited
@@ -26,8 +27,8 @@ from backendai.embedded.valkey import ValkeyFailed
 
 #: What a person can do something about: told in one message, without a traceback.
 _EXPECTED = (
-    PlaceTaken, PlaceUnfit, PortTaken, BadKeyFile, NoLodging, PostgresFailed, ValkeyFailed, MigrationFailed,
-    NotReady, ChildExited,
+    PlaceTaken, PlaceUnfit, PortTaken, BadKeyFile, NoLodging, ServerUnfit, PostgresFailed, ValkeyFailed,
+    MigrationFailed, NotReady, ChildExited,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from backendai.cli import catalogue as c
 from backendai.cli.build import UpSettings
 from backendai.cli.options import Option, Origin, Settings, environment
 from backendai.cli.up.announce import Announcement
+from backendai.cli.up.given import check_given_servers
 from backendai.cli.up.keeper import Announcement as Announced
 from backendai.cli.up.keeper import Keeper
 from backendai.core.account import Secret
@@ -96,6 +97,7 @@ async def open_tree(plan: Plan) -> AsyncIterator[tuple[Announcement, Secret]]:
         agent_keys = ensure_agent_keys(
             plan.agent_directory / "keys.json", manager_public_key=manager_keys.public_key
         )
+        await check_given_servers(up.database_url, up.redis_url)
         plan.say("starting the databases")
         async with _open_servers(plan, runtime) as servers:
             plan.say("checking the tables")
