@@ -8,6 +8,7 @@ import trio
 from backendai.agent.kernels import Kernels
 from backendai.agent.streams import StreamRelays
 from backendai.bridges.zmq import ZmqSocket
+from backendai.supervision.containment import Containment
 from backendai.wire.link import (
     AgentAnswer,
     AgentCall,
@@ -92,16 +93,17 @@ class CallServer:
     async def _serve(self, frames: list[bytes], call: AgentCall) -> None:
         self._under_way += 1
         answer: AgentAnswer = Refused(code="failed", msg="the runner does not answer")
+        kernel_id = None if isinstance(call, CreateKernel | Ping) else str(call.kernel_id)
         try:
-            with trio.move_on_after(_CALL_TIMEOUT):
-                answer = await self._carry_out(call)
-        except Exception:
-            # One of the two message loops: a fault in one call must not end the agent.
-            kernel_id = None if isinstance(call, CreateKernel | Ping) else str(call.kernel_id)
-            log.exception("agent.call-failed", call=type(call).__name__, kernel=kernel_id)
-            answer = Refused(code="failed", msg="the agent failed; its log says why")
+            # A fault in one call must not end the agent.
+            kind = type(call).__name__
+            with Containment(log.error, "agent.call-failed", call=kind, kernel=kernel_id) as contained:
+                with trio.move_on_after(_CALL_TIMEOUT):
+                    answer = await self._carry_out(call)
         finally:
             self._under_way -= 1
+        if contained.error is not None:
+            answer = Refused(code="failed", msg="the agent failed; its log says why")
         self._answer(frames, answer)
 
     async def _carry_out(self, call: AgentCall) -> AgentAnswer:

@@ -15,6 +15,7 @@ import trio
 from backendai.bridges.zmq import ZmqSocket
 from backendai.runner.client import RunnerGone, RunnerRefused
 from backendai.runner.stream_client import RunnerStream, open_runner_stream
+from backendai.supervision.containment import Containment
 from backendai.wire.link import AgentAnswer, OpenStream, Refused, StreamOpened, encode
 from backendai.wire.stream_end import StreamEnd, StreamEnded, WindowBudget
 from backendai.wire.streams import (
@@ -60,6 +61,8 @@ class _Relay:
     def __init__(self, kernel_id: UUID, end: StreamEnd) -> None:
         self.kernel_id = kernel_id
         self.end = end
+        #: The gateway has been told that the target is reached.
+        self.opened = False
 
 
 class StreamRelays:
@@ -137,8 +140,14 @@ class StreamRelays:
             self._forget(key, relay)
 
     async def _guarded(self, key: _Key, relay: _Relay, target: StreamTarget) -> Closed:
-        """Carry the stream to its end and tell how that was."""
-        opened = False
+        """Carry the stream to its end and tell how that was. A fault in one stream must not end the agent."""
+        kernel, kind = str(relay.kernel_id), type(target).__name__
+        with Containment(log.error, "agent.stream-failed", kernel=kernel, target=kind):
+            return await self._serve_target(key, relay, target)
+        refused = Refused(code="failed", msg="the agent failed; its log says why")
+        return self._fail(key, relay, refused, "io-error")
+
+    async def _serve_target(self, key: _Key, relay: _Relay, target: StreamTarget) -> Closed:
         directory = self._kernels.directory_of(relay.kernel_id)
         if isinstance(directory, Refused):
             return self._refuse(key, relay, directory)
@@ -146,21 +155,18 @@ class StreamRelays:
             with trio.CancelScope(deadline=trio.current_time() + _OPEN_TIMEOUT) as opening:
                 async with self._open_runner(directory, target) as runner:
                     opening.deadline = float("inf")
-                    opened = True
+                    relay.opened = True
                     self._answer(key, StreamOpened())
                     return await _carry(relay.end, runner)
             return self._refuse(key, relay, Refused(code="failed", msg="the runner does not answer"))
         except RunnerRefused as refusal:
             return self._refuse(key, relay, Refused(code=refusal.code, msg=refusal.msg))
         except RunnerGone:
-            if opened:
-                return Closed("gone", "the kernel has ended")
-            return self._refuse(key, relay, Refused(code="kernel-exited", msg="the kernel has ended"))
-        except Exception:
-            # As with calls: a fault in one stream must not end the agent.
-            log.exception("agent.stream-failed", kernel=str(relay.kernel_id), target=type(target).__name__)
-            closed = Closed("io-error", "the agent failed; its log says why")
-            return closed if opened else self._refuse(key, relay, Refused(code="failed", msg=closed.msg))
+            return self._fail(key, relay, Refused(code="kernel-exited", msg="the kernel has ended"), "gone")
+
+    def _fail(self, key: _Key, relay: _Relay, refused: Refused, closing_code: str) -> Closed:
+        """Tell of a failure, in the way that fits: the stream has been opened, or is refused."""
+        return Closed(closing_code, refused.msg) if relay.opened else self._refuse(key, relay, refused)
 
     def _refuse(self, key: _Key, relay: _Relay, refused: Refused) -> Closed:
         closed = Closed(refused.code, refused.msg)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from quart_trio import QuartTrio
 
 from backendai.gateway.edge import Edge, HttpOptions
-from backendai.gateway.exchange import HttpExchange
 from backendai.gateway.handlers import (
     admin,
     agents,
@@ -24,6 +23,7 @@ from backendai.gateway.handlers import (
     terminal,
 )
 from backendai.gateway.handlers.description import described
+from backendai.gateway.http_exchange import HttpExchange
 from backendai.gateway.metrics import Metrics
 from backendai.gateway.relay import Relays
 from backendai.gateway.services import Services

@@ -32,6 +32,7 @@ from hypercorn.utils import wrap_app
 
 from backendai.gateway.app import Gateway
 from backendai.gateway.connection import STREAM, BoundedStream, Connection
+from backendai.supervision.containment import Containment
 
 log = structlog.get_logger(__name__)
 
@@ -190,11 +191,10 @@ class HttpServer:
         top = stream if tls is None else trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         self._open.add(stream)
         try:
-            state = ConnectionState({STREAM: stream})
-            await Connection(self._wrapped, self._config, self._context, state, top)
-        except Exception:
-            # Whatever a peer provoked in the protocol code, it ends its own connection only.
-            log.warning("connection failed", exc_info=True)
+            # Whatever a peer provokes in the protocol code ends its own connection only.
+            with Containment(log.warning, "connection failed"):
+                state = ConnectionState({STREAM: stream})
+                await Connection(self._wrapped, self._config, self._context, state, top)
         finally:
             stream.abort()
             self._open.discard(stream)

@@ -20,7 +20,7 @@ NORMAL, GOING_AWAY, MALFORMED, POLICY, FAILED, TRY_LATER = 1000, 1001, 1007, 100
 
 
 class Socket:
-    """When the client leaves, the handler is cancelled, unless its route relays: :meth:`receive` tells then."""
+    """When the client leaves, the handler is cancelled unless its route relays: :meth:`receive` tells it."""
 
     def __init__(self, receive: Receive, send: Send, connection: BoundedStream, request_id: str) -> None:
         self._receive = receive

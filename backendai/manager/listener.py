@@ -10,6 +10,7 @@ import trio
 
 from backendai.bridges.zmq import AllowedKeys, CurveServer, SocketType, ZmqSocket, open_socket
 from backendai.manager.settings import ManagerKeys
+from backendai.supervision.containment import Containment
 from backendai.wire.link import (
     MAX_MESSAGE_BYTES,
     AgentMessage,
@@ -115,13 +116,11 @@ class FactListener:
 
     async def _answer(self, socket: ZmqSocket, letter: _Letter) -> None:
         message = letter.message
-        try:
+        answer = None
+        kind = type(message).__name__
+        # What goes wrong with one message must not end the others'. An agent without answer says it again.
+        with Containment(log.error, "link.handler-failed", agent=message.agent_id, kind=kind):
             answer = await self._handler(letter.key, message)
-        except Exception:
-            # One of the two message loops: what goes wrong with one message must not end the others'. The
-            # agent gets no answer and says it again.
-            log.exception("link.handler-failed", agent=message.agent_id, kind=type(message).__name__)
-            return
         if answer is not None:
             # A ROUTER that is not mandatory never waits: what a peer cannot take is dropped.
             socket.send_nowait([letter.peer, encode(answer)])

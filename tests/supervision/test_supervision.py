@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from backendai.supervision.broadcast import Broadcast, SubscriberTooSlow
+from backendai.supervision.containment import Containment
 from backendai.supervision.descriptors import allow_many_descriptors
 from backendai.supervision.periodic import Alarm, periodic
 from backendai.supervision.service import open_service
@@ -164,3 +165,23 @@ def test_a_process_may_open_what_the_system_admits() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_containment_ends_a_bug_and_lets_others_pass() -> None:
+    told: list[dict[str, object]] = []
+
+    def report(event: str, **what: object) -> None:
+        told.append({"event": event, **what})
+
+    bug = LookupError()
+    with Containment(report, "failed", request="r1") as contained:
+        raise bug
+    assert contained.error is bug
+    assert told == [{"event": "failed", "exc_info": bug, "request": "r1"}]
+    with pytest.raises(KeyError), Containment(report, "failed", passing=(KeyError,)):
+        raise KeyError
+    with trio.CancelScope() as scope, Containment(report, "failed"):
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert len(told) == 1
