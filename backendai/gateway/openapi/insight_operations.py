@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from backendai.core.errors import NotImplementedByServer
-from backendai.gateway.openapi.operation import Operation
+from backendai.gateway.openapi.operation import Operation, about_session
 
 Slots = Annotated[dict[str, str], Meta(description="Slot to amount, memory in bytes")]
 
@@ -130,54 +130,38 @@ class DirectAccess(TypedDict):
 
 
 INSIGHT: Mapping[str, Operation] = {
-    "GET /session/{ref}/explain": Operation(
+    "GET /session/{ref}/explain": about_session(
         summary="Why a session is where it is",
         about="Why it waits, why it ended, when it will be stopped and by which rule. Dead sessions too.",
-        tag="sessions",
         replies={200: Explanation},
-        for_others=True,
     ),
-    "GET /session/{ref}/status-history": Operation(
+    "GET /session/{ref}/status-history": about_session(
         summary="When a session had which status",
-        tag="sessions",
         replies={200: StatusHistory},
-        for_others=True,
     ),
-    "GET /session/{ref}/dependency-graph": Operation(
+    "GET /session/{ref}/dependency-graph": about_session(
         summary="What a session depends on, as a tree",
-        tag="sessions",
         replies={200: DependencyNode},
-        for_others=True,
     ),
-    "GET /session/{ref}/abusing-report": Operation(
+    "GET /session/{ref}/abusing-report": about_session(
         summary="Whether a session was reported for abuse",
-        tag="sessions",
         replies={200: AbusingReport},
-        for_others=True,
     ),
-    "GET /session/{ref}/direct-access-info": Operation(
+    "GET /session/{ref}/direct-access-info": about_session(
         summary="How to reach a session without this API: not at all",
-        tag="sessions",
         replies={200: DirectAccess},
-        for_others=True,
     ),
-    "GET /session/{ref}/commit": Operation(
+    "GET /session/{ref}/commit": about_session(
         summary="Whether a session is being made an image",
-        tag="sessions",
         replies={200: CommitState},
-        for_others=True,
     ),
-    "POST /session/{ref}/commit": Operation(
+    "POST /session/{ref}/commit": about_session(
         summary="Make an image of a session: always refused",
-        tag="sessions",
         refusals=(NotImplementedByServer,),
-        for_others=True,
     ),
-    "POST /session/_/transit-status": Operation(
+    "POST /session/_/transit-status": about_session(
         summary="Statuses of sessions",
-        tag="sessions",
         body=StatusesWish,
         replies={200: Statuses},
-        for_others=True,
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from backendai.core.errors import BackendError
@@ -54,3 +55,7 @@ class Operation:
     for_others: bool = False
     #: The header ``Idempotency-Key`` makes a repetition do nothing new.
     repeatable: bool = False
+
+
+#: What can be done with a session by its owner, or for him.
+about_session = partial(Operation, tag="sessions", for_others=True)

@@ -3,108 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from backendai.core.errors import KernelExecutionFailed, ObjectNotFound
 from backendai.gateway.openapi import shapes
-from backendai.gateway.openapi.operation import Media, Operation, Upgrade
+from backendai.gateway.openapi.operation import Answer, Media, Operation, Upgrade
 
-_ARCHIVES = Media("multipart/mixed", "One part per file, each a tar archive")
-_ARCHIVE = Media("application/x-tar", "The tar archive of the file")
 _DOWNLOAD = "When bytes are missing the body ends without its end mark."
+_UPLOADED = Media("multipart/form-data", "A file per part; its file name is its path in the session")
+_EVENTS = Media("text/event-stream", "Server-sent events whose data are JSON objects")
+
+_file = partial(Operation, tag="files", refusals=(KernelExecutionFailed,), for_others=True)
+_stream = partial(Operation, tag="streams", for_others=True)
+
+
+def _asked_for(path: str, wish: type, summary: str, reply: Answer, about: str = "") -> dict[str, Operation]:
+    """What is wished stands in the query string, or in the body."""
+    ask = partial(_file, summary=summary, about=about, replies={200: reply})
+    return {f"GET {path}": ask(query=wish), f"POST {path}": ask(body=wish)}
 
 
 def _tunnel(bytes_of: str) -> Operation:
-    return Operation(
+    return _stream(
         summary=f"Tunnel {bytes_of} to an app in a session",
-        tag="streams",
         query=shapes.TunnelWish,
         replies={101: Upgrade("Binary messages are the bytes of one TCP connection, in both directions.")},
         refusals=(KernelExecutionFailed,),
-        for_others=True,
     )
 
 
 STREAMS: Mapping[str, Operation] = {
-    "POST /session/{ref}/upload": Operation(
+    "POST /session/{ref}/upload": _file(
         summary="Put files into a session",
         about="Each replaces what has its name once all of it has arrived; those before a refused one stay.",
-        tag="files",
-        body=Media("multipart/form-data", "A file per part; its file name is its path in the session"),
+        body=_UPLOADED,
         replies={204: None},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
     ),
-    "GET /session/{ref}/download": Operation(
-        summary="Get files of a session",
-        about=_DOWNLOAD,
-        tag="files",
-        query=shapes.FilesWish,
-        replies={200: _ARCHIVES},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
+    **_asked_for(
+        "/session/{ref}/download",
+        shapes.FilesWish,
+        "Get files of a session",
+        Media("multipart/mixed", "One part per file, each a tar archive"),
+        _DOWNLOAD,
     ),
-    "POST /session/{ref}/download": Operation(
-        summary="Get files of a session",
-        about=_DOWNLOAD,
-        tag="files",
-        body=shapes.FilesWish,
-        replies={200: _ARCHIVES},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
+    **_asked_for(
+        "/session/{ref}/download_single",
+        shapes.FileWish,
+        "Get one file of a session",
+        Media("application/x-tar", "The tar archive of the file"),
+        _DOWNLOAD,
     ),
-    "GET /session/{ref}/download_single": Operation(
-        summary="Get one file of a session",
-        about=_DOWNLOAD,
-        tag="files",
-        query=shapes.FileWish,
-        replies={200: _ARCHIVE},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
+    **_asked_for(
+        "/session/{ref}/files", shapes.ListWish, "What lies in a directory of a session", shapes.Listing
     ),
-    "POST /session/{ref}/download_single": Operation(
-        summary="Get one file of a session",
-        about=_DOWNLOAD,
-        tag="files",
-        body=shapes.FileWish,
-        replies={200: _ARCHIVE},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
-    ),
-    "GET /session/{ref}/files": Operation(
-        summary="What lies in a directory of a session",
-        tag="files",
-        query=shapes.ListWish,
-        replies={200: shapes.Listing},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
-    ),
-    "POST /session/{ref}/files": Operation(
-        summary="What lies in a directory of a session",
-        tag="files",
-        body=shapes.ListWish,
-        replies={200: shapes.Listing},
-        refusals=(KernelExecutionFailed,),
-        for_others=True,
-    ),
-    "GET /events/session": Operation(
+    "GET /events/session": _stream(
         summary="What happens to sessions, as it happens",
         about=(
             "The header `Last-Event-ID` continues where an earlier stream broke off; `events_lost` tells "
             "that this was too long ago. A reader that is too slow gets `server_close` with the reason, one "
             "whose server stops can come back. Comments come every 15 seconds."
         ),
-        tag="streams",
         query=shapes.EventsWish,
-        replies={200: Media("text/event-stream", "Server-sent events whose data are JSON objects")},
+        replies={200: _EVENTS},
         refusals=(ObjectNotFound,),
-        for_others=True,
     ),
     "GET /events/background-task": Operation(
         summary="How far a background task has come",
         about="Ends with the task.",
         tag="streams",
         query=shapes.TaskWish,
-        replies={200: Media("text/event-stream", "Server-sent events whose data are JSON objects")},
+        replies={200: _EVENTS},
         refusals=(ObjectNotFound,),
     ),
     "GET /stream/session/{ref}/execute": Operation(
@@ -118,10 +86,9 @@ STREAMS: Mapping[str, Operation] = {
             )
         },
     ),
-    "GET /stream/session/{ref}/pty": Operation(
+    "GET /stream/session/{ref}/pty": _stream(
         summary="A terminal in a session",
         about="All who connect to the same `terminal` share it, and it outlives them.",
-        tag="streams",
         query=shapes.TerminalWish,
         replies={
             101: Upgrade(
@@ -130,7 +97,6 @@ STREAMS: Mapping[str, Operation] = {
             )
         },
         refusals=(KernelExecutionFailed,),
-        for_others=True,
     ),
     "GET /stream/session/{ref}/httpproxy": _tunnel("HTTP"),
     "GET /stream/session/{ref}/tcpproxy": _tunnel("TCP"),
