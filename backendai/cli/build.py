@@ -90,6 +90,8 @@ def manager_settings(settings: Settings) -> ManagerSettings:
         streams=settings[c.STREAMS],
         lease_ttl=settings[c.LEASE_TTL],
         log_retention=settings[c.LOG_RETENTION],
+        log_limit=settings[c.LOG_LIMIT],
+        replay_limit=settings[c.REPLAY_LIMIT],
         event_retention=settings[c.EVENT_RETENTION],
         callback_networks=settings[c.CALLBACK_NETWORKS],
     )

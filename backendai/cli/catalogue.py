@@ -58,7 +58,7 @@ DB_PASSWORD = Option(
 )
 REDIS_URL = Option(
     name="redis-url", kind=kinds.REDIS_URL, secret=True, default_text="made from the redis options",
-    help="Redis or Valkey, as redis://:password@host:port or unix:///path. Databases 0 to 15 are used.",
+    help="Redis or Valkey, as redis(s)://:password@host:port or unix:///path. Databases 1 to 4 are used.",
 )  # fmt: skip
 REDIS_ADDR = Option(
     name="redis-addr", kind=kinds.ADDRESS, default=("127.0.0.1", 6379), help="Where Redis listens."
@@ -200,6 +200,14 @@ LOG_RETENTION = Option(
     name="log-retention", kind=kinds.DURATION, default=timedelta(days=30),
     help="How long the output of ended sessions is kept.",
 )  # fmt: skip
+LOG_LIMIT = Option(
+    name="log-limit", kind=kinds.size(10 << 20), default=10 << 20,
+    help="Bytes of a session's log that are shown, and kept after its end: the last ones. At most 10m.",
+)  # fmt: skip
+REPLAY_LIMIT = Option(
+    name="replay-limit", kind=kinds.size(8 << 20), default=4 << 20,
+    help="Bytes kept of what the runs of an ended session printed, item by item. At most 8m.",
+)  # fmt: skip
 EVENT_RETENTION = Option(
     name="event-retention", kind=kinds.DURATION, default=timedelta(days=3),
     help="How long a reader of session events may stay away and still miss none.",
@@ -213,7 +221,7 @@ MANAGER = (
     HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, AGENT_RECONCILE_FOR, SCHEDULER_INTERVAL, SWEEP_INTERVAL,
     PENDING_TIMEOUT, START_TIMEOUT, TERMINATE_TIMEOUT, CALL_TIMEOUT,
     STREAMS_PER_SESSION, STREAMS, LEASE_TTL,
-    LOG_RETENTION, EVENT_RETENTION, CALLBACK_NETWORKS,
+    LOG_RETENTION, LOG_LIMIT, REPLAY_LIMIT, EVENT_RETENTION, CALLBACK_NETWORKS,
 )  # fmt: skip
 
 # -- agent

@@ -7,6 +7,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from backendai.cli.options import Kind
 from backendai.core.account import Secret
@@ -100,6 +101,18 @@ def whole(low: int, high: int | None = None) -> Kind[int]:
     return Kind("N", read)
 
 
+def size(high: int) -> Kind[int]:
+    """Sizes in bytes up to ``high``."""
+
+    def read(raw: Any) -> int:
+        value = _size(raw)
+        if value > high:
+            raise ValueError(f"at most {high} bytes")
+        return value
+
+    return Kind("SIZE", read)
+
+
 def number(low: float) -> Kind[float]:
     """Numbers above ``low``."""
 
@@ -126,9 +139,21 @@ def _url(*schemes: str) -> Kind[Secret]:
             raise ValueError(
                 "an address that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
             )
+        try:
+            urlsplit(raw).port  # noqa: B018  (looking is checking)
+        except ValueError:
+            raise ValueError("a port from 0 to 65535, and %-escapes for :/?#[]@% in a password") from None
         return Secret(raw)
 
     return Kind("URL", read, Secret.reveal)
+
+
+def _redis_url(raw: Any) -> Secret:
+    url = _url("redis", "rediss", "unix").read(raw)
+    parts = urlsplit(url.reveal())
+    if (parts.scheme != "unix" and parts.path not in ("", "/", "/0")) or "db" in parse_qs(parts.query):
+        raise ValueError("an address without a database: 1 to 4 are used")
+    return url
 
 
 def _networks(raw: Any) -> tuple[Network, ...]:
@@ -154,4 +179,4 @@ PORT = whole(0, 65535)
 ENDPOINT = Kind("ENDPOINT", _zmq_endpoint)
 ADDRESS = Kind("HOST:PORT", _address, lambda value: f"{value[0]}:{value[1]}")
 DATABASE_URL = _url("postgresql", "postgres")
-REDIS_URL = _url("redis", "rediss", "unix")
+REDIS_URL = Kind("URL", _redis_url, Secret.reveal)

@@ -43,6 +43,13 @@ class ObjectNotFound(BackendError):
         return f"No such {self.object_name}."
 
 
+class OutputNotKept(BackendError):
+    """``data.reason`` is ``expired`` or ``lost``, ``data.retention`` how long output is kept, in seconds."""
+
+    code = "output-not-kept"
+    title = "What was printed is not kept any more."
+
+
 class BadRequest(BackendError):
     code = "generic-bad-request"
     title = "Bad request."

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from backendai.core.execution import ConsoleItem, RunReply, RunStatus
 
@@ -31,12 +33,12 @@ class RunOutput(msgspec.Struct, frozen=True, kw_only=True):
     what came before is no longer there.
     """
 
-    run_id: str
-    exit_code: int | None
+    run_id: Annotated[str, Meta(max_length=255, pattern=r"^[^\0]*$")]
+    exit_code: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None
     #: A limit cut the output while the run was under way.
     truncated: bool = False
-    first_index: int = 0
-    next_index: int = 0
+    first_index: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    next_index: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     content: bytes = b""
 
 
@@ -48,7 +50,7 @@ class KernelOutput(msgspec.Struct, frozen=True, kw_only=True):
 
     log: str
     log_truncated: bool = False
-    runs: tuple[RunOutput, ...] | None = ()
+    runs: Annotated[tuple[RunOutput, ...], Meta(max_length=256)] | None = ()
 
 
 class MalformedOutput(Exception):

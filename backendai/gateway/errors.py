@@ -52,6 +52,7 @@ class GraphQLRefused(BackendError):
 STATUS: dict[str, int] = {
     errors.BackendError.code: 500,
     errors.ObjectNotFound.code: 404,
+    errors.OutputNotKept.code: 404,
     errors.BadRequest.code: 400,
     errors.InvalidParameters.code: 400,
     errors.InvalidAuthParameters.code: 400,

@@ -121,7 +121,9 @@ def frame_view(reply: RunReply) -> dict[str, Any]:
 
 
 def replay_view(reply: RunReply) -> dict[str, Any]:
-    """Items with their indexes, nothing joined: ``next`` is the ``after`` of the next read."""
+    """Items with their indexes, nothing joined: ``next`` is the ``after`` of the next read, ``first`` the
+    index of the first item that still exists.
+    """
     return {
         "runId": reply.run_id,
         "status": reply.status.value,
@@ -133,6 +135,7 @@ def replay_view(reply: RunReply) -> dict[str, Any]:
             | ({} if item.mime is None else {"mime": item.mime})
             for item in reply.items
         ],
+        "first": reply.first_index,
         "next": reply.next_index,
     }
 

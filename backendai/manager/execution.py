@@ -15,7 +15,7 @@ from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRe
 from backendai.core.session import DEAD, SessionStatus
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.link import AgentAddress, AgentCaller, AgentUnreachable
-from backendai.manager.logs import LIMIT, LINGER, LogArchive, shown
+from backendai.manager.logs import LINGER, LogArchive
 from backendai.manager.sessions import SessionService
 from backendai.storage import kernels as kernel_store
 from backendai.storage import sessions as session_store
@@ -106,19 +106,26 @@ class ExecutionService:
         return answer.reply if isinstance(answer, RunAnswered) else _dead(request)
 
     async def replay(self, owner: Principal, ref: str, run_id: str, after: int, wait: float) -> RunReply:
-        """What a run has printed from item ``after`` on, as often as one likes, while its kernel lives.
+        """What a run has printed from item ``after`` on, as often as one likes.
 
-        Waits up to ``wait`` seconds for something new. Raises :class:`ObjectNotFound` for an unknown run.
+        While its kernel lives, waits up to ``wait`` seconds for something new. After that what was kept is
+        there as long as logs are. Raises :class:`ObjectNotFound` for an unknown run and
+        :class:`OutputNotKept`.
         """
-        found = await self._sessions.locate(owner, ref)
-        request = RunRequest(run_id=run_id, mode=RunMode.CONTINUE, after=after, wait=wait)
-        message = RunCode(kernel_id=found.record.session_id, request=request)
-        answer = await self._ask(found, message, self._timeout + wait)
-        if isinstance(answer, RunAnswered):
-            return answer.reply
-        if isinstance(answer, Refused) and answer.code == "no-such-run":
-            raise ObjectNotFound("run")
-        raise _failed(answer)
+        found = await self._locate(owner, ref, stale=True)
+        if found.record.status not in DEAD:
+            request = RunRequest(run_id=run_id, mode=RunMode.CONTINUE, after=after, wait=wait)
+            message = RunCode(kernel_id=found.record.session_id, request=request)
+            answer = await self._ask(found, message, self._timeout + wait, also=SessionStatus.TERMINATING)
+            if isinstance(answer, RunAnswered):
+                return answer.reply
+            if isinstance(answer, Refused) and answer.code == "no-such-run":
+                raise ObjectNotFound("run")
+            if not isinstance(answer, Refused) or answer.code not in _GONE:
+                raise _failed(answer)
+        target = None if found.address is None else _target(found)
+        record = found.record
+        return await self._logs.replay(record.session_id, target, record.terminated_at, run_id, after)
 
     async def interrupt(self, owner: Principal, ref: str) -> None:
         """Ask the running code to stop; returns once the agent has accepted."""
@@ -139,7 +146,7 @@ class ExecutionService:
     async def logs(self, owner: Principal, ref: str, kernel_id: UUID | None = None) -> str:
         """The end of all that a kernel, the main one unless named, has printed; of a dead one what was kept.
 
-        Raises :class:`ObjectNotFound` for a session or kernel that there is not.
+        Raises :class:`ObjectNotFound` for a session or kernel that there is not, :class:`OutputNotKept`.
         """
         found = await self._sessions.locate(owner, ref, stale=True)
         session_id = found.record.session_id
@@ -148,15 +155,15 @@ class ExecutionService:
             raise ObjectNotFound("kernel")
         if located.started_at is None:
             return ""
-        if located.status not in DEAD and located.address is not None:
-            target = AgentAddress(located.address, located.public_key)
-            call = ReadLogs(kernel_id=located.id, limit=LIMIT)
+        target = None if located.address is None else AgentAddress(located.address, located.public_key)
+        if located.status not in DEAD and target is not None:
+            call = ReadLogs(kernel_id=located.id, limit=self._logs.limit)
             answer = await self._call(target, call, self._timeout)
             if isinstance(answer, Logs):
-                return shown(answer.text, truncated=answer.truncated)
+                return self._logs.shown(answer.text, truncated=answer.truncated)
             if not isinstance(answer, Refused) or answer.code not in _GONE:
                 raise _failed(answer)
-        return await self._logs.kept(located.id)
+        return await self._logs.log(located.id, target, located.terminated_at)
 
     def note_use(self, session_id: UUID, *, runs: int = 0) -> None:
         """Somebody uses the session now, so that it is not idle; written down soon."""
@@ -169,9 +176,14 @@ class ExecutionService:
             await session_store.add_queries(self._database, counts)
 
     async def _ask(
-        self, found: Found, message: AgentCall, timeout: float, patience: float = 0
+        self,
+        found: Found,
+        message: AgentCall,
+        timeout: float,
+        patience: float = 0,
+        also: SessionStatus = SessionStatus.RUNNING,
     ) -> AgentAnswer:
-        if found.record.status is not SessionStatus.RUNNING:
+        if found.record.status not in (SessionStatus.RUNNING, also):
             raise BadRequest(f"The session is not running but {found.record.status}.")
         return await self._call(_target(found), message, timeout, patience)
 

@@ -24,7 +24,7 @@ from backendai.core.session import SessionStatus
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.link import AgentAddress
 from backendai.manager.presence import Presence
-from backendai.manager.reconciler import Reconciler, told
+from backendai.manager.reconciler import LogOrder, Reconciler, told
 from backendai.manager.transitions import DestroyOrder
 from backendai.storage import agents as store
 from backendai.storage import enrollment, images
@@ -48,6 +48,8 @@ from backendai.wire.link import (
 
 log = structlog.get_logger(__name__)
 
+#: Logs of ended kernels that are fetched because of one heartbeat.
+_MOST_ENDED = 64
 #: Statuses in which an agent has a kernel, as far as the book knows.
 _PRESENT = frozenset(
     {SessionStatus.RUNNING, SessionStatus.RESTARTING, SessionStatus.TERMINATING, SessionStatus.ERROR}
@@ -147,6 +149,7 @@ class Fleet:
                 agent.kernels = message.kernels
                 agent.beat_at = self._clock()
                 self._presence.heartbeat(message.agent_id, message.kernels, ended, message.node)
+                self._reconciler.order(*(LogOrder(id_, agent.target) for id_ in message.ended[:_MOST_ENDED]))
                 return None
             case Fact():
                 await self._reconciler.take_fact(message.event, message.agent_id, agent.target)

@@ -43,7 +43,7 @@ _DETAIL = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LogOrder:
-    """A kernel's output is to be copied from its agent."""
+    """The output of a kernel that has ended is to be fetched from its agent."""
 
     kernel_id: UUID
     target: AgentAddress
@@ -76,7 +76,10 @@ class Reconciler:
             while True:
                 while self._orders:
                     order = self._orders.popleft()
-                    nursery.start_soon(self._carry_out, order, limiter)
+                    if isinstance(order, LogOrder):  # these have bounds of their own, and may wait long
+                        nursery.start_soon(self._fetch, order)
+                    else:
+                        nursery.start_soon(self._carry_out, order, limiter)
                 self._waiting = trio.Event()
                 await self._waiting.wait()
 
@@ -148,9 +151,13 @@ class Reconciler:
         message = DestroyKernel(kernel_id=order.kernel_id, reason=order.reason, forced=forced)
         return await self._agents.call(order.target, message, timeout=self._timeout)
 
-    async def _carry_out(
-        self, order: Assignment | DestroyOrder | LogOrder, limiter: trio.CapacityLimiter
-    ) -> None:
+    async def _fetch(self, order: LogOrder) -> None:
+        try:
+            await self._logs.fetch(order.kernel_id, order.target, self._timeout)
+        finally:
+            self._copying.discard(order.kernel_id)
+
+    async def _carry_out(self, order: Assignment | DestroyOrder, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
             match order:
                 case Assignment():
@@ -158,11 +165,6 @@ class Reconciler:
                         await self._start(order)
                     finally:
                         self._starting.discard(order.spec.kernel_id)
-                case LogOrder():
-                    try:
-                        await self._logs.keep(order.kernel_id, order.target, self._timeout)
-                    finally:
-                        self._copying.discard(order.kernel_id)
                 case DestroyOrder():
                     await self._destroy(order)
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from backendai.core.account import Secret
 from backendai.core.addresses import Network
+from backendai.core.output import MOST_LOG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +48,11 @@ class ManagerSettings:
     streams_per_session: int = 256
     streams: int = 4096
     lease_ttl: timedelta = timedelta(seconds=10)
-    #: How long the output of ended kernels is kept.
+    #: How long the output of ended kernels is kept, how many bytes of a kernel's log are shown and kept (the
+    #: last ones), and how many of what its runs printed.
     log_retention: timedelta = timedelta(days=30)
+    log_limit: int = MOST_LOG
+    replay_limit: int = 4 << 20
     #: How long events of sessions can be asked for again.
     event_retention: timedelta = timedelta(days=3)
     #: Where callbacks may go although users could not send us there otherwise (``core.addresses``).

@@ -11,8 +11,7 @@ from backendai.bridges.postgres import Database
 from backendai.core.lifecycle import AgentGone, DeadlinePassed, DestroyWanted
 from backendai.manager.clock import Clock, wall_time
 from backendai.manager.fleet import Fleet
-from backendai.manager.logs import LogArchive
-from backendai.manager.reconciler import LogOrder, Reconciler
+from backendai.manager.reconciler import Reconciler
 from backendai.storage import agents, kernels, lifetimes
 from backendai.supervision.periodic import periodic
 
@@ -28,7 +27,6 @@ class Sweeper:
         database: Database,
         reconciler: Reconciler,
         fleet: Fleet,
-        logs: LogArchive,
         *,
         reconcile_for: timedelta,
         clock: Clock = wall_time,
@@ -36,7 +34,6 @@ class Sweeper:
         self._database = database
         self._reconciler = reconciler
         self._fleet = fleet
-        self._logs = logs
         self._reconcile_for = reconcile_for
         self._clock = clock
 
@@ -56,7 +53,6 @@ class Sweeper:
             await self._reconciler.apply(kernel_id, AgentGone())
         await self._end_expired(now)
         self._reconciler.order(*await kernels.assignments(self._database, before=now - _ASK_AGAIN_AFTER))
-        self._reconciler.order(*(LogOrder(*each) for each in await self._logs.unkept()))
         await self._fleet.compare()
 
     async def _end_expired(self, now: datetime) -> None:

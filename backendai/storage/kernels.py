@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 
 from backendai.bridges.postgres import Connection, Database, Row
-from backendai.core.kernel import KernelFacts, KernelLimits, KernelSpec, KernelStat, ServicePort
+from backendai.core.dotfiles import in_force
+from backendai.core.kernel import Dotfile, KernelFacts, KernelLimits, KernelSpec, KernelStat, ServicePort
 from backendai.core.lifecycle import KernelState
 from backendai.core.notice import SessionChanged
 from backendai.core.session import SessionStatus, SessionType
@@ -181,6 +182,7 @@ class LocatedKernel:
     id: UUID
     status: SessionStatus
     started_at: datetime | None
+    terminated_at: datetime | None
     address: str | None
     public_key: str
 
@@ -191,7 +193,7 @@ async def locate(
     """A kernel of the session; None if it has none of that id."""
     row = await connection.fetchrow(
         """
-        SELECT k.id, k.status, k.started_at, a.address, a.public_key
+        SELECT k.id, k.status, k.started_at, k.terminated_at, a.address, a.public_key
         FROM kernels k LEFT JOIN agents a ON a.id = k.agent_id WHERE k.id = $2 AND k.session_id = $1
         """,
         session_id,
@@ -200,7 +202,8 @@ async def locate(
     if row is None:
         return None
     status = SessionStatus(row["status"])
-    return LocatedKernel(row["id"], status, row["started_at"], row["address"], row["public_key"] or "")
+    times = (row["started_at"], row["terminated_at"])
+    return LocatedKernel(row["id"], status, *times, row["address"], row["public_key"] or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +231,11 @@ async def assignments(
         SELECT k.id, k.session_id, k.image, k.cluster_role, k.cluster_idx, k.cluster_hostname,
         k.occupied_slots,
                k.agent_id, a.address, a.public_key, s.name, s.access_key, s.environ, s.network,
-               s.bootstrap_script, s.startup_command, s.cluster_size, k.preopen_ports
+               s.bootstrap_script, s.startup_command, s.cluster_size, k.preopen_ports,
+               o.dotfiles AS own_dotfiles, p.dotfiles AS project_dotfiles, d.dotfiles AS domain_dotfiles
         FROM kernels k JOIN sessions s ON s.id = k.session_id JOIN agents a ON a.id = k.agent_id
+        LEFT JOIN keypairs o ON o.access_key = s.access_key LEFT JOIN projects p ON p.id = s.project_id
+        LEFT JOIN domains d ON d.name = s.domain_name
         WHERE k.status IN ('SCHEDULED', 'PREPARING', 'PULLING') AND a.status = 'ALIVE'
           AND (s.id = ANY($1) OR k.agent_id = $2 OR k.status_changed < $3)
         ORDER BY s.ordinal, k.cluster_idx
@@ -315,6 +321,10 @@ def _spec(row: Row) -> KernelSpec:
         slots=row["occupied_slots"],
         network=row["network"],
         bootstrap_script=row["bootstrap_script"],
+        dotfiles=in_force(
+            msgspec.convert(row[f"{holder}_dotfiles"] or [], list[Dotfile])
+            for holder in ("own", "project", "domain")
+        ),
         preopen_ports=tuple(row["preopen_ports"]),
         startup_command=row["startup_command"] if row["cluster_role"] == "main" else None,
         cluster_role=row["cluster_role"],

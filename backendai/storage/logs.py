@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,59 +10,121 @@ from uuid import UUID
 from backendai.bridges.postgres import Connection, Database
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptLog:
-    """``content`` as it was given to :func:`keep`; ``truncated``: what was printed first is missing."""
+    """``content`` is for who gives it to :func:`keep` to say; ``truncated``: its beginning is missing.
+
+    ``complete``: the kernel had ended when this was copied, and its runs were too, unless ``runs_lost``.
+    """
 
     content: bytes
     truncated: bool
+    complete: bool = False
+    runs_lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unkept:
-    """A kernel that ended a moment ago, whose agent still has its output and the book has not."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRun:
+    """A ``core.output.RunOutput``, its items compressed."""
 
-    kernel_id: UUID
-    address: str
-    public_key: str
+    run_id: str
+    exit_code: int | None
+    truncated: bool
+    first_index: int
+    next_index: int
+    content: bytes
 
 
 async def keep(
-    connection: Connection | Database, kernel_id: UUID, content: bytes, truncated: bool, now: datetime
-) -> None:
-    """Replaces what was kept before; does nothing for a kernel that is not in the book."""
-    await connection.execute(
+    connection: Connection | Database,
+    kernel_id: UUID,
+    agent: tuple[str, str],
+    log: KeptLog,
+    now: datetime,
+) -> bool:
+    """Replaces what was kept before, unless that is complete and this is not.
+
+    False for a kernel that is not in the book as one of the ``agent`` with that address and public key.
+    """
+    found = await connection.fetchval(
         """
-        INSERT INTO kernel_logs (kernel_id, content, truncated, kept_at)
-        SELECT id, $2, $3, $4 FROM kernels WHERE id = $1
-        ON CONFLICT (kernel_id) DO UPDATE
-        SET content = EXCLUDED.content, truncated = EXCLUDED.truncated, kept_at = EXCLUDED.kept_at
+        WITH owned AS (
+            SELECT k.id FROM kernels k JOIN agents a ON a.id = k.agent_id
+            WHERE k.id = $1 AND a.address = $2 AND a.public_key = $3
+        ), kept AS (
+            INSERT INTO kernel_logs (kernel_id, content, truncated, complete, runs_lost, kept_at)
+            SELECT id, $4, $5, $6, $7, $8 FROM owned
+            ON CONFLICT (kernel_id) DO UPDATE
+            SET content = EXCLUDED.content, truncated = EXCLUDED.truncated, complete = EXCLUDED.complete,
+                runs_lost = EXCLUDED.runs_lost, kept_at = EXCLUDED.kept_at
+            WHERE EXCLUDED.complete OR NOT kernel_logs.complete
+        )
+        SELECT id FROM owned
         """,
         kernel_id,
-        content,
-        truncated,
+        *agent,
+        log.content,
+        log.truncated,
+        log.complete,
+        log.runs_lost,
         now,
+    )
+    return found is not None
+
+
+async def keep_runs(connection: Connection, kernel_id: UUID, runs: Sequence[KeptRun]) -> None:
+    """All runs of a kernel whose log is kept; they go with it."""
+    await connection.execute("DELETE FROM kernel_runs WHERE kernel_id = $1", kernel_id)
+    await connection.execute(
+        """
+        INSERT INTO kernel_runs (kernel_id, run_id, exit_code, truncated, first_index, next_index, content)
+        SELECT $1, r.* FROM
+            unnest($2::text[], $3::int[], $4::bool[], $5::bigint[], $6::bigint[], $7::bytea[]) r
+        ON CONFLICT DO NOTHING
+        """,
+        kernel_id,
+        [run.run_id for run in runs],
+        [run.exit_code for run in runs],
+        [run.truncated for run in runs],
+        [run.first_index for run in runs],
+        [run.next_index for run in runs],
+        [run.content for run in runs],
     )
 
 
 async def kept(connection: Connection | Database, kernel_id: UUID) -> KeptLog | None:
     row = await connection.fetchrow(
-        "SELECT content, truncated FROM kernel_logs WHERE kernel_id = $1", kernel_id
+        "SELECT content, truncated, complete, runs_lost FROM kernel_logs WHERE kernel_id = $1", kernel_id
     )
-    return None if row is None else KeptLog(row["content"], row["truncated"])
+    return None if row is None else KeptLog(**dict(row))
 
 
-async def unkept(connection: Connection | Database, since: datetime) -> list[Unkept]:
-    """Kernels that ended after ``since`` without their output being kept, and whose agents live."""
-    rows = await connection.fetch(
+async def is_complete(connection: Connection | Database, kernel_id: UUID) -> bool:
+    """Whether there is nothing more to be had of what a kernel printed."""
+    found: bool | None = await connection.fetchval(
+        "SELECT complete FROM kernel_logs WHERE kernel_id = $1", kernel_id
+    )
+    return bool(found)
+
+
+async def kept_run(connection: Connection | Database, kernel_id: UUID, run_id: str) -> KeptRun | None:
+    row = await connection.fetchrow(
         """
-        SELECT k.id, a.address, a.public_key FROM kernels k JOIN agents a ON a.id = k.agent_id
-        WHERE k.terminated_at >= $1 AND k.started_at IS NOT NULL AND a.status = 'ALIVE'
-          AND NOT EXISTS (SELECT FROM kernel_logs l WHERE l.kernel_id = k.id)
+        SELECT run_id, exit_code, truncated, first_index, next_index, content FROM kernel_runs
+        WHERE kernel_id = $1 AND run_id = $2
         """,
-        since,
+        kernel_id,
+        run_id,
     )
-    return [Unkept(row["id"], row["address"], row["public_key"]) for row in rows]
+    return None if row is None else KeptRun(**dict(row))
+
+
+async def knows_runs(connection: Connection | Database, kernel_id: UUID) -> bool:
+    """Whether a run that is not kept is one that there never was."""
+    found: bool | None = await connection.fetchval(
+        "SELECT complete AND NOT runs_lost FROM kernel_logs WHERE kernel_id = $1", kernel_id
+    )
+    return bool(found)
 
 
 async def prune(connection: Connection | Database, before: datetime) -> int:

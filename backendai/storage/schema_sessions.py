@@ -120,8 +120,26 @@ kernel_logs = sa.Table(
     #: zlib: the end of what the kernel printed, copied when it ended.
     sa.Column("content", sa.LargeBinary, nullable=False),
     flag("truncated", False),
+    #: Copied after the kernel's end, and its runs as well unless those were lost.
+    flag("complete", False),
+    flag("runs_lost", False),
     time("kept_at"),
     sa.Index(None, "kept_at"),
+)
+
+kernel_runs = sa.Table(
+    "kernel_runs",
+    metadata,
+    #: The runs of an ended kernel, to be replayed as long as its log is kept.
+    sa.Column("kernel_id", sa.ForeignKey("kernel_logs.kernel_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("exit_code", sa.Integer),
+    flag("truncated", False),
+    #: Items before it were cut off.
+    sa.Column("first_index", sa.BigInteger, nullable=False),
+    sa.Column("next_index", sa.BigInteger, nullable=False),
+    #: zlib: the records of the items.
+    sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
 allocations = sa.Table(

@@ -48,6 +48,7 @@ async def test_replay(client: SigningClient, fakes: Fakes) -> None:
             {"index": 5, "type": "stdout", "data": "two"},
             {"index": 6, "type": "media", "data": "data:,x", "mime": "image/png"},
         ],
+        "first": 0,
         "next": 7,
     }
     assert (await client("GET", "/session/my-sess/runs/r-1?after=-1")).status_code == 400

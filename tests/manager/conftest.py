@@ -15,6 +15,7 @@ from backendai.bridges.postgres import Database
 from backendai.core.account import Principal, Secret
 from backendai.core.execution import RunReply, RunStatus
 from backendai.core.kernel import ImageSpec, KernelFacts, KernelPhase, KernelSpec, KernelStat, ServicePort
+from backendai.core.output import KernelOutput, RunOutput
 from backendai.core.session import SessionWish
 from backendai.manager.link import AgentAddress
 from backendai.manager.memory_link import Faults, MemoryNetwork
@@ -34,6 +35,7 @@ from backendai.wire.link import (
     Done,
     Fact,
     FactAck,
+    ForgetOutput,
     Goodbye,
     Heartbeat,
     Hello,
@@ -45,7 +47,9 @@ from backendai.wire.link import (
     KernelTerminated,
     Logs,
     ManagerMessage,
+    Output,
     ReadLogs,
+    ReadOutput,
     Refused,
     RestartKernel,
     RunAnswered,
@@ -73,6 +77,9 @@ class FakeAgent:
     #: Whether kernels that end by themselves can still be read, and those that now can.
     linger: bool = False
     lingering: set[UUID] = field(default_factory=set)
+    #: What of ended kernels nobody has fetched, and what their runs had printed.
+    outputs: set[UUID] = field(default_factory=set)
+    runs: tuple[RunOutput, ...] | None = ()
     logs: Logs = field(default_factory=lambda: Logs(text="said so\n"))
     calls: list[AgentCall] = field(default_factory=list)
     boot_id: str = field(default_factory=lambda: uuid4().hex)
@@ -99,7 +106,15 @@ class FakeAgent:
             if not self.accepted.is_set():
                 self.say_hello()
             stats = {id_: KernelStat(cpu_used=5.0, mem=1 << 20, busy=self.busy) for id_ in self.kernels}
-            self.send(Heartbeat(agent_id=self.agent_id, boot_id=self.boot_id, seq=number, kernels=stats))
+            self.send(
+                Heartbeat(
+                    agent_id=self.agent_id,
+                    boot_id=self.boot_id,
+                    seq=number,
+                    kernels=stats,
+                    ended=tuple(self.outputs),
+                )
+            )
             for fact in list(self.unacknowledged.values()):
                 self.send(fact)
 
@@ -134,6 +149,7 @@ class FakeAgent:
         if self.kernels.pop(kernel_id, None) is not None:
             if self.linger:
                 self.lingering.add(kernel_id)
+                self.outputs.add(kernel_id)
             stat = KernelStat(cpu_used=7.0)
             self.tell(
                 KernelTerminated(kernel_id=kernel_id, reason=reason, exit_code=exit_code, last_stat=stat)
@@ -184,6 +200,14 @@ class FakeAgent:
             case RunCode() if message.kernel_id in self.kernels.keys() | self.lingering:
                 reply = RunReply(run_id=message.request.run_id, status=RunStatus.FINISHED, exit_code=0)
                 return RunAnswered(reply=reply)
+            case ReadOutput() if message.kernel_id in self.outputs:
+                logs = self.logs
+                return Output(
+                    output=KernelOutput(log=logs.text, log_truncated=logs.truncated, runs=self.runs)
+                )
+            case ForgetOutput():
+                self.outputs.discard(message.kernel_id)
+                return Done()
             case CompleteCode():
                 return Completions(matches=("print",))
             case ReadLogs() if message.kernel_id in self.kernels.keys() | self.lingering:

@@ -15,14 +15,25 @@ from backendai.core.errors import (
     NoAvailableAgent,
     NotImplementedByServer,
     ObjectNotFound,
+    OutputNotKept,
     QuotaExceeded,
     SessionAlreadyExists,
 )
-
 from backendai.gateway.openapi import shapes
 from backendai.gateway.openapi.operation import Either, Media, Operation, about_session
 
 _run = partial(Operation, tag="runs", for_others=True)
+
+_CREATION_REFUSALS = (
+    ObjectNotFound,
+    Forbidden,
+    InsufficientPrivilege,
+    QuotaExceeded,
+    SessionAlreadyExists,
+    NoAvailableAgent,
+    NotImplementedByServer,
+    KernelCreationFailed,
+)
 
 SESSIONS: Mapping[str, Operation] = {
     "POST /session": about_session(
@@ -33,16 +44,7 @@ SESSIONS: Mapping[str, Operation] = {
         ),
         body=shapes.CreateSession,
         replies={201: shapes.SessionCreated, 200: shapes.SessionCreated},
-        refusals=(
-            ObjectNotFound,
-            Forbidden,
-            InsufficientPrivilege,
-            QuotaExceeded,
-            SessionAlreadyExists,
-            NoAvailableAgent,
-            NotImplementedByServer,
-            KernelCreationFailed,
-        ),
+        refusals=_CREATION_REFUSALS,
         repeatable=True,
     ),
     "GET /session/_/match": about_session(
@@ -102,21 +104,22 @@ SESSIONS: Mapping[str, Operation] = {
     ),
     "GET /session/{ref}/runs/{run_id}": _run(
         summary="Output of a run from any index",
-        about="For who lost the answer to an earlier request. Runs are kept for some time after their end.",
+        about="For who lost the answer to an earlier request, also after the end of the session, as long as "
+        "its output is kept. Of long runs the last part is kept; `first` tells where it begins.",
         query=shapes.ReplayWish,
         replies={200: shapes.ReplayReply},
-        refusals=(KernelExecutionFailed,),
+        refusals=(KernelExecutionFailed, OutputNotKept),
     ),
     "GET /session/{ref}/logs": _run(
         summary="What a session has printed",
         query=shapes.LogsWish,
         replies={200: shapes.LogsReply},
-        refusals=(KernelExecutionFailed,),
+        refusals=(KernelExecutionFailed, OutputNotKept),
     ),
     "GET /session/_/logs": _run(
         summary="What a session has printed, as plain text",
         query=shapes.TaskLogWish,
         replies={200: Media("text/plain", "The log of the main kernel")},
-        refusals=(ObjectNotFound, KernelExecutionFailed),
+        refusals=(ObjectNotFound, KernelExecutionFailed, OutputNotKept),
     ),
 }

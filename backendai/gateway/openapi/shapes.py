@@ -35,6 +35,14 @@ class Problem(msgspec.Struct):
 # -- the installation
 
 
+class Nothing(TypedDict):
+    """An empty object."""
+
+
+class Succeeded(TypedDict):
+    success: Literal[True]
+
+
 class Hello(TypedDict):
     """The newest API version spoken, and the release of the original that behaves like it."""
 
@@ -124,29 +132,41 @@ class SessionConfig(TypedDict, total=False):
     agent_list: list[str]
 
 
-class CreateSession(TypedDict):
+Image = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class SessionOptions(TypedDict, total=False):
+    architecture: Annotated[str, Meta(min_length=1, max_length=16)]
+    type: SessionType
+    group: Text
+    domain: Text
+    cluster_size: Annotated[int, Meta(ge=1, le=1024)]
+    cluster_mode: ClusterMode
+    tag: Annotated[str, Meta(max_length=64)]
+    enqueueOnly: Annotated[bool, Meta(description="Do not wait for it to run")]
+    maxWaitSeconds: Annotated[int, Meta(ge=0, le=2**31, description="0 waits without limit")]
+    reuseIfExists: bool
+    starts_at: Annotated[str, Meta(description="ISO 8601, or a duration such as `1h30m`")]
+    startupCommand: str
+    bootstrap_script: str
+    dependencies: Annotated[list[str], Meta(description="Sessions that have to succeed first")]
+    callback_url: Annotated[str, Meta(max_length=2048)]
+    priority: Annotated[int, Meta(ge=-1000, le=1000)]
+    batch_timeout: Annotated[str, Meta(description="A duration such as `90` or `2h`")]
+    config: SessionConfig
+
+
+class CreateSession(SessionOptions):
     """Most names may also be written in camel case, as older clients do."""
 
     name: Name
-    image: Annotated[str, Meta(min_length=1, max_length=512)]
-    architecture: NotRequired[Annotated[str, Meta(min_length=1, max_length=16)]]
-    type: NotRequired[SessionType]
-    group: NotRequired[Text]
-    domain: NotRequired[Text]
-    cluster_size: NotRequired[Annotated[int, Meta(ge=1, le=1024)]]
-    cluster_mode: NotRequired[ClusterMode]
-    tag: NotRequired[Annotated[str, Meta(max_length=64)]]
-    enqueueOnly: NotRequired[Annotated[bool, Meta(description="Do not wait for it to run")]]
-    maxWaitSeconds: NotRequired[Annotated[int, Meta(ge=0, le=2**31, description="0 waits without limit")]]
-    reuseIfExists: NotRequired[bool]
-    starts_at: NotRequired[Annotated[str, Meta(description="ISO 8601, or a duration such as `1h30m`")]]
-    startupCommand: NotRequired[str]
-    bootstrap_script: NotRequired[str]
-    dependencies: NotRequired[Annotated[list[str], Meta(description="Sessions that have to succeed first")]]
-    callback_url: NotRequired[Annotated[str, Meta(max_length=2048)]]
-    priority: NotRequired[Annotated[int, Meta(ge=-1000, le=1000)]]
-    batch_timeout: NotRequired[Annotated[str, Meta(description="A duration such as `90` or `2h`")]]
-    config: NotRequired[SessionConfig]
+    image: Image
+
+
+class CreateFromTemplate(SessionOptions):
+    template_id: Annotated[UUID | None, Meta(description="Null with an image")]
+    name: NotRequired[Name]
+    image: NotRequired[Image]
 
 
 class ServicePort(TypedDict):
@@ -269,6 +289,7 @@ class Replay(TypedDict):
     options: dict[str, Any] | None
     truncated: bool
     items: list[RunItem]
+    first: Annotated[int, Meta(description="Index of the first item that still exists")]
     next: Annotated[int, Meta(description="The `after` of the next read")]
 
 
