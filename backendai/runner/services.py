@@ -65,6 +65,9 @@ class Services:
             raise StreamRefused("bad-request", f"{spec.name} has no port {port}")
         async with self._starting:
             live = self._live.get(spec.name)
+            if live is not None and live.scope.cancel_called:
+                await live.ended.wait()  # it was stopped: its port is free when it is gone
+                live = None
             if live is None:
                 environ = {**self._environ(), **request.environ}
                 argv = _command(spec, request.arguments)
