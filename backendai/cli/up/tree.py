@@ -98,7 +98,8 @@ async def open_tree(plan: Plan) -> AsyncIterator[tuple[Announcement, Secret]]:
             plan.agent_directory / "keys.json", manager_public_key=manager_keys.public_key
         )
         await check_given_servers(up.database_url, up.redis_url)
-        plan.say("starting the databases")
+        if up.database_url is None or up.redis_url is None:
+            plan.say("starting the databases")
         async with _open_servers(plan, runtime) as servers:
             plan.say("checking the tables")
             await _migrate(plan, servers)
