@@ -27,6 +27,7 @@ from backendai.engines.contract import SandboxFailed
 from backendai.engines.namespaces import NEW_MOUNTS, unshare
 from backendai.engines.plugging import Seat, take_seat
 
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _MS_BIND, _MS_REC, _MS_SLAVE = 4096, 16384, 1 << 19
 #: Exists everywhere; covered in the child's own mount namespace only.
 _STAGE = "/tmp"  # noqa: S108
@@ -156,9 +157,19 @@ def _become(constraints: Constraints, stage: _Stage | None, seat: Seat | None) -
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+        else:
+            forget_ambient_capabilities()
     except OSError as error:
         os.write(2, f"{error}\n".encode())
         raise
+
+
+def forget_ambient_capabilities() -> None:
+    """Have nothing of ours reach what is executed: a service that may bind low ports passes that right on to
+    all that it starts, and bwrap refuses to run with rights that it cannot explain.
+    """
+    if _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot give up ambient capabilities")
 
 
 class _Stage:

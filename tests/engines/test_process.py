@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -184,30 +185,48 @@ def test_claims_are_exclusive_and_return() -> None:
         claim.release()
 
 
-@as_root
-def test_an_ordinary_user_gets_the_same_sandbox() -> None:
+@pytest.fixture
+def directory_of_nobody() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
         for part in ("home", "ipc"):
             (directory / part).mkdir()
             os.chown(directory / part, 65534, 65534)
-        script = (
-            "id -u; touch mine && ls; hostname; cat /etc/shadow;"
-            "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do sleep 9 & done; echo made"
-        )
-        result = subprocess.run(
-            [sys.executable, "-m", "tests.engines.ordinary_user", name, script],
-            capture_output=True,
-            cwd=Path(__file__).parents[2],
-            timeout=30,
-            check=False,
-        )
+        yield directory
+
+
+def _as_an_ordinary_user(*arguments: str) -> dict[str, Any]:
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.engines.ordinary_user", *arguments],
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        timeout=30,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+@as_root
+def test_an_ordinary_user_gets_the_same_sandbox(directory_of_nobody: Path) -> None:
+    script = (
+        "id -u; touch mine && ls; hostname; cat /etc/shadow;"
+        "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do sleep 9 & done; echo made"
+    )
+    report = _as_an_ordinary_user(str(directory_of_nobody), script)
     assert report["output"].splitlines()[:3] == ["1000", "mine", "plain"]
     assert "made" not in report["output"]
     assert report["isolation"]["user"] == "own namespace"
+    assert report["usable"]
+
+
+@as_root
+def test_what_a_service_may_do_its_kernels_may_not(directory_of_nobody: Path) -> None:
+    """One that may bind port 80 (capability 10), as a service manager starts it."""
+    report = _as_an_ordinary_user(str(directory_of_nobody), "grep Cap /proc/self/status", "10")
+    assert {line.split()[1] for line in report["output"].splitlines()} == {"0" * 16}
     assert report["usable"]
 
 
