@@ -9,6 +9,7 @@ from backendai.gateway.handlers import (
     admin,
     agents,
     auth,
+    dotfiles,
     events,
     execution,
     files,
@@ -20,6 +21,7 @@ from backendai.gateway.handlers import (
     run_stream,
     sessions,
     tasks,
+    templates,
     terminal,
 )
 from backendai.gateway.handlers.description import described
@@ -58,6 +60,8 @@ def create_app(services: Services, options: HttpOptions = _NO_OPTIONS) -> Gatewa
         *output.ROUTES,
         *insight.ROUTES,
         *files.ROUTES,
+        *templates.ROUTES,
+        *dotfiles.ROUTES,
         *events.ROUTES,
         *tasks.ROUTES,
         *admin.ROUTES,

@@ -22,6 +22,7 @@ _TRUE = frozenset({"t", "true", "y", "yes", "on", "1", "1.0"})
 _FALSE = frozenset({"false", "n", "no", "off", "0", "0.0", "none"})
 _MAX_QUERY_FIELDS = 100
 _MISSING: Any = object()
+_NOTHING: Mapping[str, Any] = {}
 
 _decode = msgspec.json.Decoder().decode
 
@@ -83,12 +84,16 @@ class Fields:
     """Takes typed values out of a mapping; :meth:`check` raises with every problem found on the way.
 
     Each method takes the names a value may go by; the first that is present counts. Null and absence give the
-    default. Keys nobody asks for are ignored, so that newer clients can talk to us.
+    default: that of ``defaults``, else that of the method. Keys nobody asks for are ignored, so that newer
+    clients can talk to us.
     """
 
-    def __init__(self, values: Mapping[str, Any], prefix: str = "") -> None:
+    def __init__(
+        self, values: Mapping[str, Any], prefix: str = "", defaults: Mapping[str, Any] = _NOTHING
+    ) -> None:
         self._values = values
         self._prefix = prefix
+        self._defaults = defaults
         self.problems: dict[str, str] = {}
 
     def check(self) -> None:
@@ -99,20 +104,26 @@ class Fields:
         self.problems[self._prefix + name] = message
 
     def _take(self, names: tuple[str, ...], convert: Callable[[Any], T], default: T, required: bool) -> T:
-        for name in names:
-            value = self._values.get(name, _MISSING)
-            if value is _MISSING:
-                continue
-            if value is None and not required:
-                return default
-            try:
-                return convert(value)
-            except ValueError as error:
-                self.refuse(name, str(error))
-                return default
-        if required:
-            self.refuse(names[0], "is required")
-        return default
+        name, value = self._find(names)
+        if value is _MISSING and required:
+            self.refuse(name, "is required")
+        if value is _MISSING or (value is None and not required):
+            return default
+        try:
+            return convert(value)
+        except ValueError as error:
+            self.refuse(name, str(error))
+            return default
+
+    def _find(self, names: tuple[str, ...]) -> tuple[str, Any]:
+        found: tuple[str, Any] = (names[0], _MISSING)
+        for values in (self._values, self._defaults):
+            given = next((name for name in names if name in values), None)
+            if given is not None:
+                found = given, values[given]
+                if found[1] is not None:
+                    break
+        return found
 
     def text(
         self,
@@ -175,15 +186,16 @@ class Fields:
 
         return self._take(names, convert, (), required=True)
 
-    def custom(
-        self, *names: str, convert: Callable[[Any], T], default: T, required: bool = False
-    ) -> T:
+    def custom(self, *names: str, convert: Callable[[Any], T], default: T, required: bool = False) -> T:
         """Like the others, for a ``convert`` that raises ValueError with a message for the client."""
         return self._take(names, convert, default, required)
 
     def inner(self, *names: str) -> Fields:
         """The fields of an object among these; what is wrong with them is reported with the rest."""
-        inner = Fields(self.mapping(*names), f"{self._prefix}{names[0]}.")
+        given = Fields(self._values, self._prefix)
+        defaults = Fields(self._defaults).mapping(*names)
+        inner = Fields(given.mapping(*names), f"{self._prefix}{names[0]}.", defaults)
+        self.problems.update(given.problems)
         inner.problems = self.problems
         return inner
 

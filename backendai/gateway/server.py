@@ -51,6 +51,8 @@ def services_of(manager: Manager) -> Services:
         tasks=manager.tasks,
         explain=manager.explain,
         chronicle=manager.chronicle,
+        templates=manager.templates,
+        dotfiles=manager.dotfiles,
         events=manager.events,
         status=manager.status,
         rate=manager.rate,

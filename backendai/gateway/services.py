@@ -14,10 +14,13 @@ from uuid import UUID
 
 from backendai.core.account import Credential, Principal, RateState
 from backendai.core.chronicle import Dependency, Passage
+from backendai.core.dotfiles import Holder
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
+from backendai.core.kernel import Dotfile
 from backendai.core.session import Idempotency, SessionCreated, SessionRecord, SessionWish
 from backendai.core.task import TaskState
+from backendai.core.template import Template, TemplateDraft, TemplateKind
 from backendai.manager.directory import DirectoryService
 from backendai.manager.events import EventFeed, EventFilter
 from backendai.manager.link import AgentStream
@@ -135,6 +138,65 @@ class Chronicle(Protocol):
     async def statuses(self, owner: Principal, session_ids: Sequence[UUID]) -> Mapping[UUID, str]: ...
 
 
+class Templates(Protocol):
+    """See :class:`backendai.manager.templates.TemplateService`."""
+
+    async def create(
+        self,
+        requester: Principal,
+        owner: Principal,
+        kind: TemplateKind,
+        drafts: Sequence[TemplateDraft],
+        *,
+        domain: str,
+        project: str,
+    ) -> Sequence[UUID]: ...
+
+    async def visible(
+        self, owner: Principal, kind: TemplateKind, *, everybodys: bool, project_id: UUID | None
+    ) -> Sequence[Template]: ...
+
+    async def get(self, owner: Principal, kind: TemplateKind, template_id: UUID) -> Template: ...
+
+    async def replace(
+        self,
+        requester: Principal,
+        owner: Principal,
+        kind: TemplateKind,
+        template_id: UUID,
+        draft: TemplateDraft,
+        *,
+        domain: str | None,
+        project: str | None,
+    ) -> None: ...
+
+    async def remove(self, owner: Principal, kind: TemplateKind, template_id: UUID) -> None: ...
+
+
+class Dotfiles(Protocol):
+    """See :class:`backendai.manager.dotfiles.DotfileService`."""
+
+    async def project(
+        self, requester: Principal, project: str, domain: str | None, *, to_change: bool
+    ) -> Holder: ...
+
+    def domain(self, requester: Principal, domain: str) -> Holder: ...
+
+    async def files(self, holder: Holder) -> Sequence[Dotfile]: ...
+
+    async def file(self, holder: Holder, path: str) -> Dotfile: ...
+
+    async def add(self, holder: Holder, file: Dotfile) -> None: ...
+
+    async def replace(self, holder: Holder, file: Dotfile) -> None: ...
+
+    async def remove(self, holder: Holder, path: str) -> None: ...
+
+    async def bootstrap_script(self, owner: Principal) -> str: ...
+
+    async def set_bootstrap_script(self, owner: Principal, script: str) -> None: ...
+
+
 class ManagerStatus(Protocol):
     async def status(self) -> Mapping[str, Any]: ...
 
@@ -172,6 +234,8 @@ class Services:
     tasks: Tasks
     explain: Explain
     chronicle: Chronicle
+    templates: Templates
+    dotfiles: Dotfiles
     events: Events
     status: ManagerStatus
     rate: RateLimits

@@ -16,7 +16,7 @@ from backendai.gateway.versions import ApiVersion
 NAME_PATTERN = r"(?=.{4,64}\Z)\w[\w.-]*\w"
 _RESERVED_NAMES = frozenset({"from-template"})
 _ARCHITECTURES = {"arm64": "aarch64", "amd64": "x86_64", "x64": "x86_64", "x32": "x86", "i686": "x86"}
-_MAX_SCRIPT = 64 << 10
+MAX_SCRIPT = 64 << 10
 _UNITS = {
     **dict.fromkeys(("w", "week", "weeks"), 604800),
     **dict.fromkeys(("d", "day", "days"), 86400),
@@ -30,9 +30,17 @@ _DURATION = re.compile(rf"(?:{_NUMBER}\s*[a-z]+\s*)+", re.ASCII)
 _PART = re.compile(rf"({_NUMBER})\s*([a-z]+)", re.ASCII)
 
 
-def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime) -> SessionWish:
-    """Raises :class:`InvalidParameters` with every field that is wrong. Unknown keys are ignored."""
-    fields = Fields(parameters)
+def parse_wish(
+    parameters: Mapping[str, Any],
+    version: ApiVersion,
+    now: datetime,
+    defaults: Mapping[str, Any] | None = None,
+) -> SessionWish:
+    """What is not among the parameters is taken from ``defaults``. Unknown keys are ignored.
+
+    Raises :class:`InvalidParameters` with every field that is wrong.
+    """
+    fields = Fields(parameters, defaults=defaults or {})
     config = fields.inner("config")
     name = fields.text("name", "clientSessionToken", required=True, pattern=NAME_PATTERN)
     if name in _RESERVED_NAMES:
@@ -41,7 +49,7 @@ def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime
     wish = SessionWish(
         name=name,
         image=fields.text("image", "lang", required=True, limit=512),
-        architecture=_architecture(fields),
+        architecture=architecture(fields),
         type=SessionType(
             fields.choice(
                 "type", "sessionType", default="interactive", allowed=SessionType, kind="SessionTypes"
@@ -62,9 +70,9 @@ def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime
             "starts_at", "startsAt", convert=lambda value: _moment(value, now), default=None
         ),
         reuse=fields.boolean("reuseIfExists", default=True),
-        startup_command=fields.optional_text("startupCommand", limit=_MAX_SCRIPT, blank=True),
+        startup_command=fields.optional_text("startupCommand", limit=MAX_SCRIPT, blank=True),
         bootstrap_script=fields.optional_text(
-            "bootstrap_script", "bootstrapScript", limit=_MAX_SCRIPT, blank=True
+            "bootstrap_script", "bootstrapScript", limit=MAX_SCRIPT, blank=True
         ),
         dependencies=fields.texts("dependencies"),
         callback_url=fields.optional_text("callback_url", "callbackUrl", "callbackURL", limit=2048),
@@ -83,7 +91,7 @@ def parse_wish(parameters: Mapping[str, Any], version: ApiVersion, now: datetime
     return wish
 
 
-def _architecture(fields: Fields) -> str:
+def architecture(fields: Fields) -> str:
     name = fields.text("arch", "architecture", default="x86_64", limit=16)
     return _ARCHITECTURES.get(name, name)
 

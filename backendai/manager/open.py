@@ -21,6 +21,7 @@ from backendai.manager.chronicle import ChronicleService
 from backendai.manager.creation import SessionCreation
 from backendai.manager.cursors import StreamCursors
 from backendai.manager.directory import DirectoryService
+from backendai.manager.dotfiles import DotfileService
 from backendai.manager.enrollment import Enrollment
 from backendai.manager.events import EventService
 from backendai.manager.execution import ExecutionService
@@ -45,6 +46,7 @@ from backendai.manager.status import ManagerStatusService
 from backendai.manager.streams import StreamService
 from backendai.manager.sweeper import Sweeper
 from backendai.manager.tasks import BackgroundTasks
+from backendai.manager.templates import TemplateService
 from backendai.manager.transitions import Transitions
 from backendai.storage.fitness import check_before_use
 from backendai.supervision.periodic import periodic
@@ -79,6 +81,8 @@ class Manager:
     live_stats: LiveStats
     directory: DirectoryService
     enrollment: Enrollment
+    templates: TemplateService
+    dotfiles: DotfileService
     # -- what runs
     board: NoticeBoard
     reconciler: Reconciler
@@ -250,6 +254,8 @@ async def open_manager(
             live_stats=live_stats,
             directory=DirectoryService(database, live_stats),
             enrollment=Enrollment(database),
+            templates=TemplateService(database),
+            dotfiles=DotfileService(database),
             board=board,
             reconciler=reconciler,
             scheduler=Scheduler(database, reconciler, lease_name=LEASE, start_timeout=settings.start_timeout),

@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import trio
+from fake_keepers import FakeKeepers
 from fake_streams import FakeStreams
 
 from backendai.core.account import Credential, Principal, RateState, Secret, UserRole
@@ -376,6 +377,7 @@ class Fakes:
     events: FakeEvents = field(default_factory=FakeEvents)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insight: FakeInsight = field(default_factory=FakeInsight)
+    keepers: FakeKeepers = field(default_factory=FakeKeepers)
     status: FakeStatus = field(default_factory=FakeStatus)
     rate: FakeRate = field(default_factory=FakeRate)
     health: FakeHealth = field(default_factory=FakeHealth)
@@ -390,6 +392,7 @@ class Fakes:
             tasks=self.tasks,
             explain=self.insight,
             chronicle=self.insight,
+            **vars(self.keepers),
             status=self.status,
             rate=self.rate,
             health=self.health,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from backendai.core.template import Template, TemplateKind
 from backendai.gateway.call import Call
 from backendai.gateway.idempotency import idempotency_of
 from backendai.gateway.parameters import Fields
@@ -11,6 +12,7 @@ from backendai.gateway.reply import NO_CONTENT, Reply, json_reply
 from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.gateway.session_view import created_view, info_view, service_port
 from backendai.gateway.session_wish import NAME_PATTERN, parse_wish
+from backendai.gateway.template_wish import parse_template_wish
 
 
 async def create(call: Call) -> Reply:
@@ -19,6 +21,28 @@ async def create(call: Call) -> Reply:
         call.principal, await call.owner(), wish, idempotency_of(call)
     )
     return json_reply(created_view(created, legacy=call.legacy), 201 if created.created else 200)
+
+
+async def create_from_template(call: Call) -> Reply:
+    owner, template = await call.owner(), await _template(call)
+    wish = parse_template_wish(call.parameters, template, call.version, datetime.now(UTC))
+    created = await call.services.sessions.create(call.principal, owner, wish, idempotency_of(call))
+    return json_reply(created_view(created, legacy=call.legacy), 201 if created.created else 200)
+
+
+async def _template(call: Call) -> Template | None:
+    """The parameter has to be there, but an image may stand in for it."""
+    fields = Fields(call.parameters)
+    template_id = fields.uuid("template_id", "templateId")
+    image = fields.optional_text("image", "lang", limit=512)
+    if not {"template_id", "templateId"} & call.parameters.keys():
+        fields.refuse("template_id", "is required")
+    elif template_id is None and image is None:
+        fields.refuse("template_id", "is required without an image")
+    fields.check()
+    if template_id is None:
+        return None
+    return await call.services.templates.get(await call.owner(), TemplateKind.SESSION, template_id)
 
 
 async def match(call: Call) -> Reply:
@@ -78,6 +102,7 @@ def _routes(root: str, *, legacy: bool) -> tuple[Route, ...]:
     return (
         changing("POST", root, create, Gate.ALL, waits=True),
         changing("POST", f"{root}/create" if legacy else f"{root}/_/create", create, Gate.ALL, waits=True),
+        changing("POST", f"{root}/_/create-from-template", create_from_template, Gate.ALL, waits=True),
         Route(method="GET", path=f"{root}/_/match", handler=match, gate=Gate.READ),
         Route(method="GET", path=one, handler=info, gate=Gate.READ),
         changing("PATCH", one, restart, Gate.READ),

@@ -12,10 +12,12 @@ from typing import Any
 from backendai.core.errors import Forbidden, NotImplementedByServer, ObjectNotFound
 from backendai.gateway.errors import GraphQLRefused
 from backendai.gateway.openapi import shapes
+from backendai.gateway.openapi.dotfile_operations import DOTFILES
 from backendai.gateway.openapi.insight_operations import INSIGHT
 from backendai.gateway.openapi.operation import Media, Operation
 from backendai.gateway.openapi.session_operations import SESSIONS
 from backendai.gateway.openapi.stream_operations import STREAMS
+from backendai.gateway.openapi.template_operations import TEMPLATES
 
 _INSTALLATION: Mapping[str, Operation] = {
     "GET /": Operation(
@@ -105,4 +107,11 @@ _INSTALLATION: Mapping[str, Operation] = {
 }
 
 #: By ``METHOD /path/{argument}``; WebSockets by ``GET``.
-OPERATIONS: Mapping[str, Operation] = {**_INSTALLATION, **SESSIONS, **INSIGHT, **STREAMS}
+OPERATIONS: Mapping[str, Operation] = {
+    **_INSTALLATION,
+    **SESSIONS,
+    **INSIGHT,
+    **TEMPLATES,
+    **DOTFILES,
+    **STREAMS,
+}

@@ -26,6 +26,8 @@ preflights.
 TAGS = {
     "installation": "The installation itself",
     "sessions": "Making, finding and ending sessions",
+    "templates": "What sessions can be made from",
+    "dotfiles": "What is in every session from the start",
     "runs": "Running code in sessions",
     "files": "Files in sessions",
     "streams": "Events, terminals and tunnels",
@@ -94,6 +96,10 @@ ARGUMENTS: dict[str, Any] = {
     "ref": {
         "description": "Name or id of a session, or the beginning of one",
         "schema": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+    },
+    "template_id": {
+        "description": "The id of a template",
+        "schema": {"type": "string", "format": "uuid"},
     },
     "run_id": {
         "description": "The id of a run",

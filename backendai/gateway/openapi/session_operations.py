@@ -47,6 +47,18 @@ SESSIONS: Mapping[str, Operation] = {
         refusals=_CREATION_REFUSALS,
         repeatable=True,
     ),
+    "POST /session/_/create-from-template": about_session(
+        summary="Make a session from a template",
+        about=(
+            "What is left out is as the template has it. Folders count together: with `mounts` or "
+            "`mount_map`, none of the template's are mounted. Its repository is cloned after the bootstrap "
+            "script."
+        ),
+        body=shapes.CreateFromTemplate,
+        replies={201: shapes.SessionCreated, 200: shapes.SessionCreated},
+        refusals=_CREATION_REFUSALS,
+        repeatable=True,
+    ),
     "GET /session/_/match": about_session(
         summary="Sessions whose name or id begins so",
         about="At most ten, ended ones included.",
