@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 import trio
+import trio.testing
 
 from backendai.agent.images import OWN_PYTHON
 from backendai.bridges.zmq import AllowedKeys, new_curve_keys
@@ -294,16 +295,12 @@ async def test_interrupt_passes_a_read_that_waits(tmp_path: Path) -> None:
             run_id="r", mode=RunMode.QUERY, code="print('on', flush=True)\nwhile True: pass", after=0
         )
         reply = await manager.read(kernel_id, request)
-        begun = trio.current_time()
-        async with trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                await manager.finish(kernel_id, reply)
-
-            nursery.start_soon(read)
-            await trio.sleep(0.1)  # let the read be under way; the test is right without it too
-            assert await manager.call(InterruptKernel(kernel_id=kernel_id)) == Done()
-        assert trio.current_time() - begun < 2
+        patient = RunRequest(run_id="r", mode=RunMode.CONTINUE, after=reply.next_index, wait=50)
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(manager.read, kernel_id, patient)
+                await trio.testing.wait_all_tasks_blocked()  # the read is under way
+                assert await manager.call(InterruptKernel(kernel_id=kernel_id)) == Done()
 
 
 async def test_a_run_outlives_its_agent(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -292,11 +292,19 @@ async def test_leaving_aborts_and_a_kernel_that_dies_ends(tmp_path: Path) -> Non
             assert not there.sides
 
 
+async def several(heard_at: Callable[[], float]) -> None:
+    """Wait for signs of life."""
+    for _ in range(3):
+        before = heard_at()
+        while heard_at() == before:
+            await trio.sleep(0.01)
+
+
 async def test_an_agent_that_dies_and_one_that_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_link, "PROBE_INTERVAL", 0.1)
-    monkeypatch.setattr(stream_link, "LOST_AFTER", 1.0)
+    monkeypatch.setattr(stream_link, "LOST_AFTER", 1000.0)
     kernels = OneKernel(tmp_path)
     with trio.fail_after(30):
         async with scripted_runner(tmp_path, silent), open_agent_links(MANAGER) as links:
@@ -305,8 +313,10 @@ async def test_an_agent_that_dies_and_one_that_comes_back(
                     target, OpenStream(kernel_id=KERNEL, target=PortTarget(port=1)), timeout=5
                 )
                 stream = await stream_of_dead.__aenter__()
-                await trio.sleep(1.5)  # an idle stream of a live agent stays
+                link = links._stream_links[target]
+                await several(lambda: link._heard_at)  # the live agent answers for an idle stream
                 assert stream.result is None
+            monkeypatch.setattr(stream_link, "LOST_AFTER", 0.5)
             assert await stream.receive() is None
             assert stream.result is not None
             assert stream.result.code == "gone"
@@ -326,14 +336,15 @@ async def test_an_agent_that_dies_and_one_that_comes_back(
 
 async def test_a_gateway_that_dies_loses_its_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_streams, "LOOK_INTERVAL", 0.1)
-    monkeypatch.setattr(agent_streams, "LOST_AFTER", 0.5)
+    monkeypatch.setattr(agent_streams, "LOST_AFTER", 1000.0)
     monkeypatch.setattr(stream_link, "PROBE_INTERVAL", 0.1)
     with trio.fail_after(20):
         async with place(tmp_path, silent) as there, there.open() as stream:
-            await trio.sleep(1)
+            await several(lambda: max(there.relays._heard.values()))  # the gateway tells of its idle stream
             assert stream.result is None
             # The process is gone without a word.
             link = there.links._stream_links[there.target]
+            monkeypatch.setattr(agent_streams, "LOST_AFTER", 0.5)
             monkeypatch.setattr(link._socket, "send_nowait", lambda frames: None)
             await there.until_empty()
 

@@ -153,7 +153,8 @@ async def test_an_errand_sees_what_the_kernel_sees(kernel_directory: Path) -> No
         channel.sendall(text.encode())
 
     (kernel_directory / "home" / "file").write_text("content")
-    (kernel_directory / "home" / "link").symlink_to("/root/.profile")
+    (kernel_directory / "of-the-host").write_text("not for the kernel")
+    (kernel_directory / "home" / "link").symlink_to(kernel_directory / "of-the-host")
     async with sandbox(kernel_directory) as kernel:
         answers = []
         for name in ("file", "link", "/proc/1/environ", "../../etc/hostname"):

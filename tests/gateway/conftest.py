@@ -37,9 +37,15 @@ def app(fakes: Fakes, options: HttpOptions) -> Gateway:
 
 
 @pytest.fixture
-async def server(app: Gateway, nursery: trio.Nursery) -> AsyncIterator[HttpServer]:
+def keep_alive() -> float:
+    """Seconds after which an idle connection is closed."""
+    return 1.5
+
+
+@pytest.fixture
+async def server(app: Gateway, nursery: trio.Nursery, keep_alive: float) -> AsyncIterator[HttpServer]:
     config = load_config(1 << 20)
-    config.keep_alive_timeout = 1.5
+    config.keep_alive_timeout = keep_alive
     server = HttpServer(app, config, [bind("127.0.0.1", 0, config)], grace=0.3)
     await nursery.start(server.run)
     yield server

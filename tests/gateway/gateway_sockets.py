@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from fakes import Fakes
 from gateway_client import SigningClient, sign_headers
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -35,3 +36,28 @@ async def close_code(connection: WebSocketConnection, *, within: float = 5) -> t
                 break
     assert connection.closed is not None
     return connection.closed.code, connection.closed.reason or None
+
+
+async def raw_socket(client: SigningClient, path: str, headers: dict[str, str]) -> trio.SocketStream:
+    """An upgraded connection that answers no pings and reads nothing unless told to."""
+    host, port = client.host.split(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    lines = [f"GET {path} HTTP/1.1", f"Host: {client.host}", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+    with trio.fail_after(30):
+        assert (await stream.receive_some(12)).startswith(b"HTTP/1.1 101")
+    return stream
+
+
+async def until_open(fakes: Fakes, count: int = 1) -> None:
+    with trio.fail_after(10):
+        while fakes.streams.open != count:
+            await trio.sleep(0.01)
+
+
+async def until_none_open(fakes: Fakes, *, within: float = 10) -> None:
+    with trio.fail_after(within):
+        while fakes.streams.open:
+            await trio.sleep(0.01)

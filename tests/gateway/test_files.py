@@ -12,6 +12,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+import trio.testing
 from fakes import Fakes
 from gateway_client import SigningClient, sign_headers
 
@@ -110,11 +111,9 @@ async def test_upload_streams_with_back_pressure(client: SigningClient, fakes: F
             assert (await upload(client, content())).status_code == 204
 
         nursery.start_soon(run)
-        before = -1
         with trio.fail_after(5):
-            while not fakes.streams.open or before != sent:
-                before = sent
-                await trio.sleep(0.1)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+        assert fakes.streams.open
         paused.set()
     assert len(fakes.streams.files["big"]) == 40 * 65536
 

@@ -47,6 +47,10 @@ async def test_who_sees_an_event_sees_all_before_it(
             page = await store.after(database, seen[-1] if seen else 0)
             seen.extend(notice.event.id for notice in page)
 
+    async def all_seen() -> bool:
+        written: int = await database.fetchval("SELECT count(*) FROM session_events")
+        return len(seen) == written
+
     async def live(number: int) -> None:
         await trio.sleep(random.random() * 0.05)
         await house.create(f"life-{number}", resources={"cpu": "0.1", "mem": "128m"})
@@ -59,7 +63,7 @@ async def test_who_sees_an_event_sees_all_before_it(
                 writers.start_soon(live, number)
         await until(lambda: not agent.kernels)
         await until(lambda: _all_over(database))
-        await trio.sleep(0.1)
+        await until(all_seen)
         nursery.cancel_scope.cancel()
     rows = await database.fetch("SELECT id FROM session_events ORDER BY id")
     assert seen == [row["id"] for row in rows]
