@@ -24,6 +24,15 @@ class FirstAccounts:
     secret_key: Secret = field(repr=False)
     admin_secret_key: Secret = field(repr=False)
 
+    def content(self) -> dict[str, str]:
+        """For programs; secrets included, so for nobody but the owner."""
+        return {
+            "access_key": self.access_key,
+            "secret_key": self.secret_key.reveal(),
+            "admin_access_key": self.admin_access_key,
+            "admin_secret_key": self.admin_secret_key.reveal(),
+        }
+
 
 def new_access_key() -> str:
     """20 characters, beginning with ``AKIA`` as clients expect."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +18,8 @@ from backendai.cli import catalogue as c
 from backendai.cli.build import database_url
 from backendai.cli.options import Settings
 from backendai.cli.options_on_click import takes
-from backendai.storage.fitness import DatabaseUnfit, check_before_migration
+from backendai.storage.fitness import DatabaseUnfit, check_before_migration, check_before_use
+from backendai.storage.seed import FirstAccounts, ensure_first_accounts
 
 
 @click.group()
@@ -47,6 +49,15 @@ def current(settings: Settings) -> int:
     found, needed = migrate.current(_looked_at(settings)), migrate.newest()
     click.echo(f"{found or 'none'} (needed: {needed})")
     return 0 if found == needed else 1
+
+
+@db.command()
+@takes(*c.DATABASE_COMMAND)
+def accounts(settings: Settings) -> None:
+    """Make the first user and administrator where they are missing; print their key pairs as JSON."""
+    url = _looked_at(settings, check_before_use)
+    first = trio.run(_ensure_accounts, url)
+    click.echo(json.dumps(first.content()))
 
 
 @db.command()
@@ -88,6 +99,15 @@ def _looked_at(settings: Settings, look: Callable[[Database], Awaitable[None]] |
     if (problem := trio.run(reach)) is not None:
         raise click.ClickException(problem)
     return url
+
+
+async def _ensure_accounts(url: str) -> FirstAccounts:
+    async with (
+        open_asyncio_loop(),
+        open_database(url, max_size=1) as database,
+        database.transaction() as connection,
+    ):
+        return await ensure_first_accounts(connection)
 
 
 async def _check_migrations() -> list[str]:

@@ -33,10 +33,7 @@ class Announcement:
         return {
             "endpoint": self.endpoint,
             "endpoint_tls": self.endpoint_tls,
-            "access_key": self.accounts.access_key,
-            "secret_key": self.accounts.secret_key.reveal(),
-            "admin_access_key": self.accounts.admin_access_key,
-            "admin_secret_key": self.accounts.admin_secret_key.reveal(),
+            **self.accounts.content(),
             "pids": dict(self.pids),
         }
 
