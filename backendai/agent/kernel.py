@@ -13,6 +13,7 @@ from backendai.agent.facts import FactOutbox
 from backendai.agent.host import Runner, kill_runner, shut_down
 from backendai.agent.outputs import EndedOutputs
 from backendai.core.kernel import KernelFacts, KernelPhase, KernelSpec, KernelStat, ServicePort
+from backendai.engines.contract import SandboxFailed
 from backendai.runner.client import KernelNotReady, RunnerGone, RunnerRefused
 from backendai.runner.zygote import ZygoteFailed
 from backendai.wire.link import KernelCreating, KernelFailed, KernelStarted, KernelTerminated
@@ -116,6 +117,8 @@ class Kernel:
                 failure = (gone.last and gone.last.exit) or RunnerExit(
                     reason=_LOST, detail=runner_log_tail(self.directory)
                 )
+            except SandboxFailed as error:
+                failure = RunnerExit(reason=error.code, detail=error.detail)
             except (ZygoteFailed, OSError) as error:
                 failure = RunnerExit(reason="start-failed", detail=str(error))
         if self.phase is KernelPhase.RUNNING:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import structlog
 import trio
 
@@ -15,6 +16,7 @@ from backendai.agent.directory import AgentDirectory, remove_directory
 from backendai.agent.facts import FactOutbox
 from backendai.agent.host import Runner, RunnerHost, kill_runner
 from backendai.agent.kernel import Kernel
+from backendai.agent.networks import SessionNetworks
 from backendai.agent.pool import WarmPool, end_warm
 from backendai.agent.resources import lack
 from backendai.core.execution import CompletionRequest, RunRequest
@@ -62,6 +64,7 @@ class Kernels:
         outbox: FactOutbox,
         pool: WarmPool,
         runner_spec: Callable[[KernelSpec, ImageSpec], RunnerSpec],
+        networks: SessionNetworks,
     ) -> None:
         self._host = host
         self._directory = directory
@@ -70,6 +73,7 @@ class Kernels:
         self._outbox = outbox
         self._pool = pool
         self._runner_spec = runner_spec
+        self._networks = networks
         self._kernels: dict[UUID, Kernel] = {}
         self._ended: dict[UUID, None] = {}
         self._nursery: trio.Nursery | None = None
@@ -223,8 +227,10 @@ class Kernels:
                 self._spawn(lambda: end_warm(warm))
         kernel.report_creating()
         with self._pool.cold_start():
+            spec = self._runner_spec(kernel.spec, image)
+            spec = msgspec.structs.replace(spec, network=await self._networks.join(kernel.spec))
             with trio.CancelScope(shield=True):  # a runner that starts must not be lost sight of
-                runner = await self._host.spawn(kernel.directory, self._runner_spec(kernel.spec, image))
+                runner = await self._host.spawn(kernel.directory, spec)
             kernel.runner = runner
             return await runner.wait_ready()
 
@@ -250,6 +256,8 @@ class Kernels:
         log.info("agent.kernel-taken-up", kernel=str(state.kernel_id), phase=state.phase.value)
         kernel = Kernel(state.kernel or _bare(state), path, self._outbox, self._directory.outputs)
         kernel.adopt(runner, state)
+        if state.network is not None:
+            self._networks.adopt(kernel.spec, state.network)
         if state.phase in (KernelPhase.CREATING, KernelPhase.RESTARTING):
             self._begin(kernel, lambda: kernel.live(lambda _: runner.wait_ready()))
         else:
@@ -274,6 +282,7 @@ class Kernels:
 
         async def live() -> None:
             await life()
+            self._networks.leave(kernel.spec)
             del self._kernels[kernel_id]
             self._remember(kernel_id)
             self._fewer.set()

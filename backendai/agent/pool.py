@@ -198,6 +198,7 @@ def _assignable(spec: KernelSpec) -> bool:
         spec.network == plain.network
         and spec.bootstrap_script is None
         and not spec.dotfiles
+        and not spec.cluster
         and spec.cluster_hostname == plain.cluster_hostname
         and spec.limits.open_files == plain.limits.open_files
     )

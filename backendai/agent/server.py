@@ -21,6 +21,7 @@ from backendai.agent.facts import FactOutbox
 from backendai.agent.host import RunnerHost, ZygoteHost, runner_spec
 from backendai.agent.images import choose_warm, installed_images
 from backendai.agent.kernels import Kernels
+from backendai.agent.networks import SessionNetworks
 from backendai.agent.pool import WarmPool
 from backendai.agent.resources import node_stat, offered_slots
 from backendai.agent.settings import AgentSettings
@@ -76,7 +77,14 @@ async def _serve(
         partial(runner_spec, settings, warm=True),
     )
     kernels = Kernels(
-        host, directory, images, offered, outbox, pool, partial(runner_spec, settings, warm=False)
+        host,
+        directory,
+        images,
+        offered,
+        outbox,
+        pool,
+        partial(runner_spec, settings, warm=False),
+        SessionNetworks(),
     )
     streams = StreamRelays(socket, kernels)
     address = settings.advertise or socket.endpoint

@@ -31,6 +31,14 @@ class ClusterMember(msgspec.Struct, frozen=True, kw_only=True):
     peer: ClusterPeer | None = None
 
 
+class NetworkPaths(msgspec.Struct, frozen=True, kw_only=True):
+    """Where processes of this user find the open handles of a session's network, below /proc."""
+
+    net: str
+    #: The user namespace it belongs to, unless it belongs to the host's.
+    owner: str | None = None
+
+
 def address_of(place: int) -> IPv4Address:
     return NETWORK[place + 1]
 

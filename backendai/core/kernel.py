@@ -7,6 +7,8 @@ from uuid import UUID
 
 import msgspec
 
+from backendai.core.cluster import ClusterMember
+
 #: Run id of the startup command of a batch session.
 STARTUP_RUN = "startup"
 #: Why a kernel ended whose startup command has ended.
@@ -97,6 +99,9 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     cluster_role: str = "main"
     cluster_idx: int = 1
     cluster_hostname: str = "main1"
+    #: All kernels of the session, main1 first, when it has several: they are given a network of their own
+    #: then, whatever ``network`` says.
+    cluster: tuple[ClusterMember, ...] = ()
 
 
 class KernelPhase(StrEnum):

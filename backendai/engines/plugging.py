@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from backendai.core.cluster import NETWORK, address_of, mac_of
+from backendai.core.cluster import NETWORK, NetworkPaths, address_of, mac_of
 from backendai.engines.namespaces import NEW_NETWORK, NEW_USER, enter, unshare
 from backendai.engines.netlink import RouteSocket
 
@@ -41,19 +41,25 @@ class SessionNetwork:
     owner: int | None = None
 
     @classmethod
-    def open(cls, net: str, owner: str | None) -> SessionNetwork:
-        """By path, such as ``/proc/1/fd/2``. Raises :class:`OSError`."""
+    def open(cls, paths: NetworkPaths) -> SessionNetwork:
+        """Handles of our own, for those of another process. Raises :class:`OSError`."""
         flags = os.O_RDONLY | os.O_CLOEXEC
-        first = None if owner is None else os.open(owner, flags)
-        return cls(os.open(net, flags), first)
+        net = os.open(paths.net, flags)
+        try:
+            return cls(net, None if paths.owner is None else os.open(paths.owner, flags))
+        except OSError:
+            os.close(net)
+            raise
 
     def handles(self) -> list[int]:
         """In the order in which they are entered."""
         return [self.net] if self.owner is None else [self.owner, self.net]
 
-    def path_of(self, handle: int) -> str:
-        """Where another process of the same user finds a handle while this one lives."""
-        return f"/proc/{os.getpid()}/fd/{handle}"
+    @property
+    def paths(self) -> NetworkPaths:
+        """For others to open, while this process lives."""
+        *owner, net = (f"/proc/{os.getpid()}/fd/{handle}" for handle in self.handles())
+        return NetworkPaths(net=net, owner=owner[0] if owner else None)
 
     def close(self) -> None:
         for handle in self.handles():

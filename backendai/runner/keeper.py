@@ -15,6 +15,7 @@ from backendai.core.execution import CompletionRequest, RunMode, RunReply, RunRe
 from backendai.core.kernel import STARTUP_RUN, TASK_FINISHED, KernelPhase, KernelSpec, KernelStat
 from backendai.core.output import MOST_LOG
 from backendai.engines.contract import Engine, Sandbox, SandboxExit, SandboxFailed
+from backendai.engines.plugging import SessionNetwork
 from backendai.runner import output, scratch
 from backendai.runner.batch import Batch
 from backendai.runner.channels import IPC_DIRECTORY, open_channels
@@ -64,10 +65,11 @@ class _Ending:
 class Keeper:
     """Everything about the kernel that can be asked of a runner. The working directory is the kernel's."""
 
-    def __init__(self, spec: RunnerSpec, engine: Engine) -> None:
+    def __init__(self, spec: RunnerSpec, engine: Engine, network: SessionNetwork | None = None) -> None:
         self._spec = spec
         self._kernel_spec = spec.kernel
         self._engine = engine
+        self._network = network
         self._warm = spec.warm
         self._phase = KernelPhase.CREATING
         self._isolation: dict[str, str] = {}
@@ -122,6 +124,7 @@ class Keeper:
             request = sandbox_request(
                 self._kernel_spec,
                 self._spec.image,
+                self._network,
                 fresh=self._fresh,
                 strict=self._spec.require_full_isolation,
             )
@@ -291,7 +294,12 @@ class Keeper:
         ):
             raise KernelRefused("this kernel is not a warm one")
         snippet = self._spec.image.env_snippet
-        fixed = spec.network != self._kernel_spec.network or spec.bootstrap_script or spec.dotfiles
+        fixed = (
+            spec.network != self._kernel_spec.network
+            or spec.bootstrap_script
+            or spec.dotfiles
+            or spec.cluster
+        )
         if snippet is None or fixed:
             raise KernelRefused("a warm kernel cannot become this one")
         self._warm = False
@@ -366,6 +374,7 @@ class Keeper:
             exit=self._exit,
             kernel=self._kernel_spec,
             services=service_ports(self._spec.image, self._kernel_spec),
+            network=self._network.paths if self._network else None,
         )
 
     def _set_phase(self, phase: KernelPhase) -> None:

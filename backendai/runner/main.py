@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from backendai.engines.plugging import SessionNetwork
 from backendai.engines.process import ProcessEngine
 from backendai.runner.keeper import Keeper
 from backendai.runner.server import RunnerServer
@@ -55,7 +56,9 @@ def _give_back_memory() -> None:
 
 
 async def _run(spec: RunnerSpec, listener: socket.socket) -> None:
-    keeper = Keeper(spec, ProcessEngine.of_this_host())
+    # Kept open: the network lasts as long as one of the session's runners on this host.
+    network = SessionNetwork.open(spec.network) if spec.network else None
+    keeper = Keeper(spec, ProcessEngine.of_this_host(), network)
     server = RunnerServer(keeper)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from backendai.core.kernel import ImageSpec, KernelSpec
 from backendai.engines.bubblewrap import outermost, visible_for
 from backendai.engines.contract import HOME_INSIDE, SandboxFailed, SandboxRequest
+from backendai.engines.plugging import Seat, SessionNetwork
 from backendai.runner.channels import CONNECTION_FILE_INSIDE, IPC_DIRECTORY
 from backendai.wire.runner import RunnerExit
 
@@ -27,6 +28,10 @@ HOME = "home"
 #: Where clients look for the key of the session's SSH server.
 KEY_FILE = "id_container"
 _BOOTSTRAP = ".bootstrap.sh"
+#: The kernel comes up whatever becomes of the script, so that its user can look into it; the log tells.
+_AFTER_BOOTSTRAP = (
+    f'/bin/sh ./{_BOOTSTRAP} || echo "The bootstrap script ended with exit code $?." >&2; exec "$@"'
+)
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
     "HOME": HOME_INSIDE,
@@ -46,7 +51,9 @@ def environment_of(spec: KernelSpec, image: ImageSpec) -> dict[str, str]:
     return {**environ, **image.env, **spec.environ}
 
 
-def sandbox_request(spec: KernelSpec, image: ImageSpec, *, fresh: bool, strict: bool) -> SandboxRequest:
+def sandbox_request(
+    spec: KernelSpec, image: ImageSpec, network: SessionNetwork | None, *, fresh: bool, strict: bool
+) -> SandboxRequest:
     """What to ask of the engine. A bootstrap script is laid into the scratch and runs before the kernel.
 
     ``fresh``: no kernel has had the home directory. Raises :class:`SandboxFailed` for files elsewhere.
@@ -59,7 +66,7 @@ def sandbox_request(spec: KernelSpec, image: ImageSpec, *, fresh: bool, strict: 
     )
     if spec.bootstrap_script:
         _lay_down(Path(HOME, _BOOTSTRAP), spec.bootstrap_script)
-        argv = ("/bin/sh", "-c", f'/bin/sh ./{_BOOTSTRAP}; exec "$@"', "sh", *argv)
+        argv = ("/bin/sh", "-c", _AFTER_BOOTSTRAP, "sh", *argv)
     return SandboxRequest(
         # The runner's pid tells whose leftovers these are, should it be killed.
         name=f"{spec.kernel_id}-{os.getpid()}",
@@ -67,13 +74,19 @@ def sandbox_request(spec: KernelSpec, image: ImageSpec, *, fresh: bool, strict: 
         environ=environment_of(spec, image),
         hostname=spec.cluster_hostname,
         limits=spec.limits,
-        network=spec.network,
+        network=spec.network and network is None,
+        seat=None if network is None else _seat(spec, network),
         home=Path(HOME),
         ipc=Path(IPC_DIRECTORY),
         files=_first_files(spec) if fresh else (),
         visible=_visible(image),
         strict=strict,
     )
+
+
+def _seat(spec: KernelSpec, network: SessionNetwork) -> Seat:
+    names = tuple(member.hostname for member in spec.cluster)
+    return Seat(network, names.index(spec.cluster_hostname), names)
 
 
 def _visible(image: ImageSpec) -> tuple[Path, ...]:

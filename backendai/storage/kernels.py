@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from backendai.bridges.postgres import Connection, Database, Row
+from backendai.core.cluster import ClusterMember
 from backendai.core.dotfiles import in_force
 from backendai.core.kernel import Dotfile, KernelFacts, KernelLimits, KernelSpec, KernelStat, ServicePort
 from backendai.core.lifecycle import KernelState
@@ -330,4 +331,5 @@ def _spec(row: Row) -> KernelSpec:
         cluster_role=row["cluster_role"],
         cluster_idx=row["cluster_idx"],
         cluster_hostname=row["cluster_hostname"],
+        cluster=tuple(ClusterMember(hostname=host) for host in hosts) if size > 1 else (),
     )

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import msgspec
 
+from backendai.core.cluster import NetworkPaths
 from backendai.core.execution import CompletionRequest, RunReply, RunRequest
 from backendai.core.files import FileListing
 from backendai.core.kernel import ImageSpec, KernelPhase, KernelSpec, KernelStat, ServicePort
@@ -56,6 +57,8 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: float = 60.0
     #: Refuse to start when a mechanism of the sandbox or a limit cannot be enforced.
     require_full_isolation: bool = False
+    #: The network of the session, which the runner opens for itself and keeps.
+    network: NetworkPaths | None = None
 
 
 class RunnerExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,8 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True):
     #: The kernel spec as last assigned, for an agent that comes back knowing nothing.
     kernel: KernelSpec | None = None
     services: tuple[ServicePort, ...] = ()
+    #: The runner's own handles of the session's network.
+    network: NetworkPaths | None = None
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -19,6 +19,7 @@ from backendai.agent.facts import FactOutbox
 from backendai.agent.host import runner_spec
 from backendai.agent.kernel import LINGER
 from backendai.agent.kernels import Kernels
+from backendai.agent.networks import SessionNetworks
 from backendai.agent.pool import WarmPool
 from backendai.agent.settings import AgentSettings
 from backendai.agent.streams import StreamRelays
@@ -64,6 +65,7 @@ class Agent:
             self.outbox,
             self.pool,
             partial(runner_spec, settings, warm=False),
+            SessionNetworks(),
         )
 
     @property
