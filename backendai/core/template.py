@@ -98,9 +98,9 @@ def with_clone(script: str | None, git: Mapping[str, Any]) -> str:
     if git["commit"]:
         steps.append(shlex.join(["git", "-C", directory, "checkout", "--quiet", git["commit"]]))
     hint = f"{repository} could not be cloned. Has this session a network? Its resource policy decides that."
-    lines = [
-        *([script.rstrip("\n")] if script else ()),
+    clone = (
         f"[ -e {shlex.quote(directory)} ] || {{ {' && '.join(steps)}; }} || "
-        f"{{ echo {shlex.quote(hint)} >&2; exit 1; }}",
-    ]
-    return "\n".join(lines) + "\n"
+        f"{{ echo {shlex.quote(hint)} >&2; exit 1; }}\n"
+    )
+    # In a process of its own, so that neither `cd` nor `exit` in it keeps us from cloning.
+    return f"(\n{script}\n)\nended=$?\n{clone}exit $ended\n" if script else clone

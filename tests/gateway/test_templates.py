@@ -191,16 +191,13 @@ async def test_a_repository_is_cloned_after_the_bootstrap_script() -> None:
     }
     script = (await wish_of({}, git=git)).bootstrap_script
     assert script is not None
-    first, second = script.splitlines()
-    assert first == "make ready"
-    assert "clone --branch=main -- 'https://host/some project.git' 'some project'" in second
-    assert "git -C 'some project' checkout --quiet 12e4" in second
-    elsewhere = (
-        await wish_of({"bootstrap_script": ""}, git={"repository": "x/y", "dest_dir": "z"})
-    ).bootstrap_script
-    assert elsewhere is not None
-    assert "clone -- x/y z" in elsewhere
-    assert elsewhere.count("\n") == 1
+    assert script.startswith("(\nmake ready\n)\n")
+    assert "clone --branch=main -- 'https://host/some project.git' 'some project'" in script
+    assert "git -C 'some project' checkout --quiet 12e4" in script
+    wish = await wish_of({"bootstrap_script": ""}, git={"repository": "x/y", "dest_dir": "z"})
+    assert wish.bootstrap_script is not None
+    assert "clone -- x/y z" in wish.bootstrap_script
+    assert wish.bootstrap_script.count("\n") == 1
 
 
 async def test_each_generation_gets_what_it_expects(client: SigningClient, fakes: Fakes) -> None:
