@@ -257,7 +257,7 @@ class Kernels:
         kernel = Kernel(state.kernel or _bare(state), path, self._outbox, self._directory.outputs)
         kernel.adopt(runner, state)
         if state.network is not None:
-            self._networks.adopt(kernel.spec, state.network)
+            await self._networks.adopt(kernel.spec, state.network)
         if state.phase in (KernelPhase.CREATING, KernelPhase.RESTARTING):
             self._begin(kernel, lambda: kernel.live(lambda _: runner.wait_ready()))
         else:

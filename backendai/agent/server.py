@@ -16,6 +16,7 @@ import trio
 
 import backendai
 from backendai.agent.calls import CallServer
+from backendai.agent.cluster_link import ClusterLink, open_cluster_link
 from backendai.agent.directory import AgentDirectory, hold_directory
 from backendai.agent.facts import FactOutbox
 from backendai.agent.host import RunnerHost, ZygoteHost, runner_spec
@@ -54,14 +55,19 @@ async def serve(
     directory, :exc:`OSError` when the address is taken, :exc:`ValueError` for images or keys that are none.
     """
     with hold_directory(settings.directory, settings.agent_id, settings.most_output) as directory:
-        async with _open_call_socket(settings) as socket, open_runner_zygote() as zygote:
-            await _serve(settings, directory, socket, ZygoteHost(zygote), task_status)
+        async with (
+            _open_call_socket(settings) as socket,
+            open_cluster_link(settings) as link,
+            open_runner_zygote() as zygote,
+        ):
+            await _serve(settings, directory, socket, link, ZygoteHost(zygote), task_status)
 
 
 async def _serve(
     settings: AgentSettings,
     directory: AgentDirectory,
     socket: ZmqSocket,
+    link: ClusterLink | None,
     host: RunnerHost,
     task_status: trio.TaskStatus[str],
 ) -> None:
@@ -76,6 +82,7 @@ async def _serve(
         settings.warm_pool,
         partial(runner_spec, settings, warm=True),
     )
+    networks = SessionNetworks(link)
     kernels = Kernels(
         host,
         directory,
@@ -84,7 +91,7 @@ async def _serve(
         outbox,
         pool,
         partial(runner_spec, settings, warm=False),
-        SessionNetworks(),
+        networks,
     )
     streams = StreamRelays(socket, kernels)
     address = settings.advertise or socket.endpoint
@@ -98,6 +105,7 @@ async def _serve(
             version=backendai.__version__,
             address=address,
             public_key=settings.keys.public_key if settings.keys else "",
+            cluster_endpoint=link.endpoint if link else "",
             architecture=os.uname().machine,
             region=settings.region,
             scaling_group=settings.scaling_group,
@@ -119,6 +127,7 @@ async def _serve(
 
     uplink = Uplink(settings, boot_id, outbox, hello=hello, heartbeat=heartbeat)
     async with (
+        open_service(networks.run, name="networks"),
         open_service(kernels.run, name="kernels"),
         open_service(partial(periodic, _SWEEP_INTERVAL, _sweep, name="sweep"), name="sweep"),
         open_service(pool.run, name="warm pool"),

@@ -29,6 +29,10 @@ class AgentSettings:
     bind: str = "tcp://127.0.0.1:6001"
     #: The address told to managers when it differs from ``bind`` (behind NAT, 0.0.0.0).
     advertise: str | None = None
+    #: Where frames of sessions that are spread over agents are awaited; None takes no part in such sessions.
+    cluster_bind: str | None = None
+    #: The address told to the other agents when it differs.
+    cluster_advertise: str | None = None
     keys: AgentKeys | None = None
     region: str = "local"
     scaling_group: str = "default"

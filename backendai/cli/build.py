@@ -160,6 +160,8 @@ def agent_settings(settings: Settings) -> AgentSettings:
             secret_key=enrolled.pair.secret_key,
             manager_public_key=enrolled.manager_public_key,
         )
+    if settings.given(c.CLUSTER_ENDPOINT) and keys is None:
+        raise BadOption(f"{c.CLUSTER_ENDPOINT.flag} needs {c.LINK_ENCRYPTION.flag}")
     bind = settings.get(c.AGENT_ENDPOINT)
     return AgentSettings(
         agent_id=settings[c.AGENT_ID],
@@ -167,6 +169,8 @@ def agent_settings(settings: Settings) -> AgentSettings:
         manager_endpoint=settings.get(c.MANAGER_ENDPOINT) or enrolled_endpoint or "tcp://127.0.0.1:5002",
         bind=bind or f"tcp://{_host(settings[c.AGENT_IP])}:{settings[c.AGENT_PORT]}",
         advertise=settings.get(c.AGENT_ADVERTISE),
+        cluster_bind=settings.get(c.CLUSTER_ENDPOINT),
+        cluster_advertise=settings.get(c.CLUSTER_ADVERTISE),
         keys=keys,
         region=settings[c.REGION],
         scaling_group=settings[c.SCALING_GROUP],

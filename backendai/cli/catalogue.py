@@ -253,6 +253,14 @@ AGENT_ADVERTISE = Option(
     name="agent-advertise", kind=kinds.ENDPOINT, default_text="agent-endpoint",
     help="The endpoint that gateways are told, when it is another one.",
 )  # fmt: skip
+CLUSTER_ENDPOINT = Option(
+    name="cluster-endpoint", kind=kinds.ENDPOINT, default_text="none: no session is spread over this agent",
+    help="Where frames between kernels of a session on several agents are awaited, tcp://address:port.",
+)  # fmt: skip
+CLUSTER_ADVERTISE = Option(
+    name="cluster-advertise", kind=kinds.ENDPOINT, default_text="cluster-endpoint",
+    help="The endpoint that the other agents are told, when it is another one.",
+)  # fmt: skip
 REGION = Option(name="region", kind=kinds.TEXT, default="local", help="Region of the agent.")
 SCALING_GROUP = Option(
     name="scaling-group", kind=kinds.TEXT, default="default", help="Scaling group of the agent."
@@ -291,7 +299,8 @@ UNFETCHED_OUTPUT = Option(
 )  # fmt: skip
 AGENT = (
     AGENT_ID, AGENT_DIR, AGENT_KEYS, LINK_ENCRYPTION, MANAGER_ENDPOINT, AGENT_IP, AGENT_PORT, AGENT_ENDPOINT,
-    AGENT_ADVERTISE, REGION, SCALING_GROUP, HEARTBEAT_INTERVAL, WARM_POOL, WARM_IMAGES, ORPHAN_TIMEOUT,
+    AGENT_ADVERTISE, CLUSTER_ENDPOINT, CLUSTER_ADVERTISE, REGION, SCALING_GROUP, HEARTBEAT_INTERVAL,
+    WARM_POOL, WARM_IMAGES, ORPHAN_TIMEOUT,
     AGENT_CPU, AGENT_MEMORY, REQUIRE_FULL_ISOLATION, KEEP_KERNELS, UNFETCHED_OUTPUT,
 )  # fmt: skip
 

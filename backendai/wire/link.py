@@ -51,6 +51,8 @@ class Hello(_Message, frozen=True, kw_only=True):
     address: str
     #: CURVE public key of the call socket, Z85 text; empty when CURVE is off.
     public_key: str = ""
+    #: Where other agents deliver frames of sessions that are spread over several; empty if it takes no part.
+    cluster_endpoint: str = ""
     architecture: str = "x86_64"
     region: str = "local"
     scaling_group: str = "default"

@@ -61,8 +61,9 @@ KEYS = ManagerKeys(public_key=MANAGER_PUBLIC, secret_key=MANAGER_SECRET)
 class Manager:
     """Accepts everything, remembers everything, and can wait for it."""
 
-    def __init__(self, links: AgentLinks) -> None:
+    def __init__(self, links: AgentLinks, agents: frozenset[str]) -> None:
         self.links = links
+        self.agents = agents
         self.hellos: list[Hello] = []
         self.events: list[KernelEvent] = []
         self.heartbeats: list[Heartbeat] = []
@@ -71,7 +72,7 @@ class Manager:
         self._seen: set[tuple[str, int]] = set()
 
     async def __call__(self, sender_key: str, message: AgentMessage) -> ManagerMessage | None:
-        assert sender_key == AGENT_PUBLIC
+        assert sender_key in self.agents
         answer: ManagerMessage | None = None
         match message:
             case Hello():
@@ -144,10 +145,12 @@ class Manager:
 
 
 @asynccontextmanager
-async def open_manager() -> AsyncIterator[tuple[Manager, str]]:
+async def open_manager(*more: str) -> AsyncIterator[tuple[Manager, str]]:
+    """``more`` are public keys of further agents."""
     async with open_agent_links(KEYS) as links, trio.open_nursery() as nursery:
-        manager = Manager(links)
-        listener = FactListener(manager, "tcp://127.0.0.1:*", KEYS, AllowedKeys([AGENT_PUBLIC]))
+        agents = frozenset({AGENT_PUBLIC, *more})
+        manager = Manager(links, agents)
+        listener = FactListener(manager, "tcp://127.0.0.1:*", KEYS, AllowedKeys(agents))
         endpoint = await nursery.start(listener.run)
         yield manager, endpoint
         nursery.cancel_scope.cancel()

@@ -65,7 +65,7 @@ class Agent:
             self.outbox,
             self.pool,
             partial(runner_spec, settings, warm=False),
-            SessionNetworks(),
+            SessionNetworks(None),
         )
 
     @property
