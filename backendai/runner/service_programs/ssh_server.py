@@ -35,7 +35,7 @@ class Server(asyncssh.SSHServer):
 
 
 class Files(asyncssh.SFTPServer):
-    """Says at the end that all went well, which the library does not: without it `scp` takes it for a failure."""
+    """Says at the end that all went well, which the library does not: `scp` takes silence for a failure."""
 
     def exit(self) -> None:
         self.channel.exit(0)
