@@ -60,19 +60,23 @@ def open_runtime_directory(directory: Path) -> Iterator[Path]:
     body.
 
     Its path is always the same for one ``directory``, whose holder calls this: what a killed predecessor
-    left is removed. Others may pass through it but not list it. Raises :class:`PlaceUnfit`.
+    left is removed, and so is what any other left that no longer runs. Others may pass through it but not
+    list it. Raises :class:`PlaceUnfit`.
     """
+    _remove_what_is_left(_runtime_base())
     name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
-    place = _make_runtime_place(name)
+    place, hold = _make_runtime_place(name)
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        os.close(hold)
         with suppress(OSError):  # another installation has its own in it
             place.parent.rmdir()
 
 
-def _make_runtime_place(name: str) -> Path:
+def _make_runtime_place(name: str) -> tuple[Path, int]:
+    """The directory, empty, and a handle that holds it for as long as this process lives."""
     for _ in range(10):
         place = _runtime_base() / name
         shutil.rmtree(place, ignore_errors=True)
@@ -82,8 +86,33 @@ def _make_runtime_place(name: str) -> Path:
             continue  # an installation that stopped took the empty directory above with it
         except OSError as error:
             raise PlaceUnfit(f"{place} cannot be made: {error.strerror}") from None
-        return place
-    raise PlaceUnfit(f"{place} cannot be made: the directory above vanishes")
+        if (hold := _hold(place)) is not None:
+            return place, hold
+    raise PlaceUnfit(f"{place} cannot be made: it vanishes")
+
+
+def _hold(place: Path) -> int | None:
+    """Hold a directory against those who tidy up; None when one of them came first."""
+    with suppress(FileNotFoundError, BlockingIOError):
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), place.lstat()):
+                return handle
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+    return None
+
+
+def _remove_what_is_left(base: Path) -> None:
+    """Remove runtime directories that nobody holds and in which nobody listens."""
+    listening = Path("/proc/net/unix").read_text()
+    for place in base.iterdir():
+        if f" {place}/" not in listening and (handle := _hold(place)) is not None:
+            shutil.rmtree(place, ignore_errors=True)
+            os.close(handle)
 
 
 def port_problem(address: str, port: int) -> str:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from backendai.embedded import places
 from backendai.embedded.places import PlaceTaken, PlaceUnfit, claim_directory, open_runtime_directory
 
 
 def test_a_directory_has_one_holder_whom_the_second_can_name(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
+from backendai.embedded import places
 from backendai.embedded.places import claim_directory
 with claim_directory(Path({str(tmp_path)!r})):
     print("held", flush=True)
@@ -63,3 +66,23 @@ def test_a_runtime_base_that_others_may_write_to_is_refused(
     monkeypatch.setattr("os.geteuid", lambda: 4711)
     with pytest.raises(PlaceUnfit, match="belongs to somebody else"), open_runtime_directory(tmp_path):
         pass
+
+
+def test_what_the_dead_left_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def base() -> Path:
+        tmp_path.joinpath("base").mkdir(exist_ok=True)
+        return tmp_path / "base"
+
+    monkeypatch.setattr(places, "_runtime_base", base)
+    left, live = base() / "left", base() / "live"
+    for place in (left, live):
+        place.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(live / "socket"))
+        with open_runtime_directory(tmp_path / "one") as one:
+            assert not left.exists()
+            with open_runtime_directory(tmp_path / "two"):
+                assert one.exists()
+                assert live.exists()
+    with open_runtime_directory(tmp_path / "two"):
+        assert not live.exists()
