@@ -73,6 +73,8 @@ class ExecutionService:
             return await self._read_last(found, request)
         if request.mode is RunMode.QUERY or request.mode is RunMode.BATCH:
             self.note_use(found.record.session_id, runs=1)
+        elif request.mode is RunMode.INPUT:
+            self.note_use(found.record.session_id)
         if request.after is None:
             request = msgspec.structs.replace(request, asking=secrets.token_hex(8))
         message = RunCode(kernel_id=found.record.session_id, request=request)
@@ -130,6 +132,7 @@ class ExecutionService:
     async def interrupt(self, owner: Principal, ref: str) -> None:
         """Ask the running code to stop; returns once the agent has accepted."""
         found = await self._sessions.locate(owner, ref)
+        self.note_use(found.record.session_id)
         answer = await self._ask(found, InterruptKernel(kernel_id=found.record.session_id), self._timeout)
         if isinstance(answer, Refused):
             raise _failed(answer)
@@ -137,6 +140,7 @@ class ExecutionService:
     async def complete(self, owner: Principal, ref: str, request: CompletionRequest) -> tuple[str, ...]:
         """How the code may go on at the cursor; nothing for languages that cannot tell."""
         found = await self._sessions.locate(owner, ref)
+        self.note_use(found.record.session_id)
         message = CompleteCode(kernel_id=found.record.session_id, request=request)
         answer = await self._ask(found, message, self._timeout)
         if isinstance(answer, Completions):

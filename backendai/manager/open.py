@@ -152,6 +152,7 @@ class Manager:
     async def _flush_counts(self) -> None:
         async def flush() -> None:
             await self.accounts.flush_queries()
+            self.streams.note_uses()
             await self.execution.flush_queries()
 
         await periodic(_FLUSH_INTERVAL, flush, name="query counts")
@@ -231,6 +232,7 @@ async def open_manager(
             live_stats,
             call_timeout,
         )
+        execution = ExecutionService(database, sessions, agents, logs, call_timeout)
         rate = RateLimiter(rates)
         listener = FactListener(fleet, settings.facts_endpoint, settings.keys, fleet.allowed_keys)
         yield Manager(
@@ -238,10 +240,11 @@ async def open_manager(
             database=database,
             accounts=accounts,
             sessions=sessions,
-            execution=ExecutionService(database, sessions, agents, logs, call_timeout),
+            execution=execution,
             streams=StreamService(
                 sessions,
                 agents,
+                execution.note_use,
                 call_timeout=call_timeout,
                 per_session=settings.streams_per_session,
                 total=settings.streams,

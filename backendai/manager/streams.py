@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
+
+import trio
 
 from backendai.core.account import Principal
 from backendai.core.errors import (
@@ -56,12 +58,16 @@ class RunningApp:
 
 
 class StreamService:
-    """Counts the open streams: more than ``per_session`` of one session or ``total`` are refused."""
+    """Counts the open streams: more than ``per_session`` of one session or ``total`` are refused.
+
+    ``note_use`` is told of sessions that are used in this way.
+    """
 
     def __init__(
         self,
         sessions: SessionService,
         agents: AgentCaller,
+        note_use: Callable[[UUID], None],
         *,
         call_timeout: float,
         per_session: int,
@@ -73,6 +79,9 @@ class StreamService:
         self._per_session = per_session
         self._total = total
         self._open: dict[UUID, int] = {}
+        self._note_use = note_use
+        self._streams: dict[AgentStream, UUID] = {}
+        self._looked_at = trio.current_time()
 
     @asynccontextmanager
     async def open_stream(
@@ -138,6 +147,7 @@ class StreamService:
     @asynccontextmanager
     async def connect(self, app: RunningApp) -> AsyncIterator[AgentStream]:
         """One connection to a running app. Raises as :meth:`open_stream`."""
+        self._note_use(app.session_id)
         async with self._stream(app.session_id, app.agent, PortTarget(port=app.port)) as stream:
             yield stream
 
@@ -162,16 +172,34 @@ class StreamService:
                     raise refusal(refused.code, refused.msg) from refused
                 except AgentUnreachable as error:
                     raise _unreachable(error) from error
-                yield stream
+                self._streams[stream] = session_id
+                try:
+                    yield stream
+                finally:
+                    del self._streams[stream]
+                    self._note_if_moved(stream, session_id)
         finally:
             self._open[session_id] -= 1
             if not self._open[session_id]:
                 del self._open[session_id]
 
+    def note_uses(self) -> None:
+        """Tell which sessions' streams have carried anything since this was last called; a stream that merely
+        is open is no use.
+        """
+        for stream, session_id in self._streams.items():
+            self._note_if_moved(stream, session_id)
+        self._looked_at = trio.current_time()
+
+    def _note_if_moved(self, stream: AgentStream, session_id: UUID) -> None:
+        if stream.moved_at >= self._looked_at:
+            self._note_use(session_id)
+
     async def _running(self, owner: Principal, ref: str) -> Found:
         found = await self._sessions.locate(owner, ref)
         if found.record.status is not SessionStatus.RUNNING:
             raise BadRequest(f"The session is not running but {found.record.status}.")
+        self._note_use(found.record.session_id)
         return found
 
     async def _call(self, target: AgentAddress, message: AgentCall, timeout: float) -> AgentAnswer:

@@ -68,6 +68,8 @@ class StreamEnd:
         self._budget = budget
         self._result: Closed | None = None
         self._ended = trio.Event()
+        #: When data last went either way, by Trio's clock.
+        self.moved_at = trio.current_time()
         # -- sending
         self._room = FIRST_WINDOW_BYTES
         self._said_eof = False
@@ -105,6 +107,7 @@ class StreamEnd:
             await self._wait_for_room(min(len(rest), _CRUMB) + FRAME_COST)
             chunk = bytes(rest[: min(CHUNK_BYTES, self._room - FRAME_COST)])
             self._room -= len(chunk) + FRAME_COST
+            self.moved_at = trio.current_time()
             self._post(Data(chunk))
             rest = rest[len(chunk) :]
 
@@ -152,6 +155,7 @@ class StreamEnd:
             await self._receiver.park()
         frame = self._inbox.popleft()
         self._held -= _cost(frame)
+        self.moved_at = trio.current_time()
         if self._result is None:
             self._grant()
         return frame

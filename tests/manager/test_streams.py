@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 import pytest
 import trio
@@ -211,3 +212,26 @@ async def test_an_abandoned_opening_is_not_counted(house: House, agent: StreamAg
             pass
     house.network.faults.drop = 0.0
     await until(lambda: not house.manager.streams._open)
+
+
+async def test_what_goes_through_streams_is_use(house: House, agent: StreamAgent) -> None:
+    (session_id,) = agent.kernels
+    noted: list[UUID] = []
+    streams = house.manager.streams
+    streams._note_use = noted.append
+    async with streams.open_stream(house.user, "my-sess", TERMINAL) as stream:
+        assert set(noted) == {session_id}
+        streams.note_uses()
+        noted.clear()
+        for _ in range(5):
+            await stream.send(b"typed")
+        streams.note_uses()
+        assert set(noted) == {session_id}
+        assert await stream.receive() is not None
+        streams.note_uses()
+        noted.clear()
+        streams.note_uses()
+        assert noted == []
+    noted.clear()
+    await streams.list_files(house.user, "my-sess", ".")
+    assert noted == [session_id]
