@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+from client_commands import preloaded
 from live.environments import CannotInstall
 from live.service import Service
 from official import GENERATIONS, Client, Generation, find_interpreter, install
@@ -13,7 +15,7 @@ from official import GENERATIONS, Client, Generation, find_interpreter, install
 @pytest.fixture(scope="session", params=GENERATIONS, ids=lambda generation: generation.version)
 def client(
     request: pytest.FixtureRequest, service: Service, tmp_path_factory: pytest.TempPathFactory
-) -> Client:
+) -> Iterator[Client]:
     generation: Generation = request.param
     python = find_interpreter(generation.python)
     if python is None:
@@ -38,4 +40,5 @@ def client(
         "BACKEND_ACCESS_KEY": access_key,
         "BACKEND_SECRET_KEY": secret_key,
     }
-    return Client(generation, program, environ)
+    with preloaded(program, environ, home / "commands") as place:
+        yield Client(generation, program, environ, place)

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
+from client_commands import Command, Said, plain, run_command
 from live.environments import environment
 
 HERE = Path(__file__).parent
@@ -99,34 +101,51 @@ def install(generation: Generation, python: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command of a client answered: exit code and both outputs, without colours."""
-
-    code: int
-    out: str
-    err: str
-
-    def __str__(self) -> str:
-        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
-
-
-@dataclass(frozen=True)
 class Client:
     """One official client with a home directory and keys."""
 
     generation: Generation
     program: Path
     environ: Mapping[str, str]
+    #: Where commands are run by :func:`preloaded`.
+    place: Path
 
     async def __call__(
-        self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        stdin: str = "",
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> Said:
         """Run one command to its end. Its standard input ends after ``stdin``."""
-        return await self._run([str(self.program), *arguments], stdin, environ or {})
+        with trio.fail_after(COMMAND_WITHIN):
+            async with self.running(*arguments, stdin=stdin, environ=environ, cwd=cwd) as command:
+                return await command.rest()
+
+    @asynccontextmanager
+    async def running(
+        self,
+        *arguments: str,
+        stdin: str = "",
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> AsyncIterator[Command]:
+        """As calling it, but while it runs; killed after the body if it still does."""
+        order = {"argv": arguments, "environ": dict(environ or {}), "cwd": str(cwd or Path.cwd())}
+        async with run_command(self.place, order, stdin) as command:
+            yield command
 
     async def library(self, code: str) -> Said:
         """Run ``code`` with the client as a library; for what its command line cannot do."""
-        return await self._run([str(self.program.with_name("python")), "-c", code], "", {})
+        with trio.fail_after(COMMAND_WITHIN):
+            done = await trio.run_process(
+                [str(self.program.with_name("python")), "-c", code],
+                env=self.environ,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        return Said(done.returncode, plain(done.stdout), plain(done.stderr))
 
     async def open(self, *arguments: str) -> trio.Process:
         """Start a command whose output the caller reads; the caller ends it."""
@@ -137,21 +156,3 @@ class Client:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-
-    async def _run(self, command: list[str], stdin: str, environ: Mapping[str, str]) -> Said:
-        with trio.fail_after(COMMAND_WITHIN):
-            done = await trio.run_process(
-                command,
-                stdin=stdin.encode(),
-                env={**self.environ, **environ},
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-        return Said(done.returncode, plain(done.stdout), plain(done.stderr))
-
-
-def plain(text: bytes) -> str:
-    """Without the escape sequences that clients paint with, and without their word about newer servers."""
-    unpainted = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text.decode(errors="replace"))
-    return re.sub(r"^APIVersionWarning: .*\n", "", unpainted, flags=re.MULTILINE)
