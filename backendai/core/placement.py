@@ -8,7 +8,7 @@ nobody else's. Every session that has to wait is told why, by the names of predi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -29,6 +29,9 @@ class AgentRoom:
     images: frozenset[str]
     #: What it has when nothing runs there.
     capacity: Slots = field(default_factory=dict)
+    #: Whether kernels of one session can have a network there, and one that reaches to other agents.
+    joins: bool = True
+    linked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +214,23 @@ class _Round:
             else None,
         )
 
+        if len(session.kernels) > 1:
+            yield "cluster_network", _cut_off(session, self._snapshot.agents)
+
     def _choose(self, session: PendingSession) -> dict[UUID, str] | None:
-        """One agent for all kernels, or one for each; None when there is no room."""
+        """One agent for all kernels, or one for each; None when there is no room.
+
+        Kernels that may spread do so over agents that have a link to each other, else they stay together.
+        """
         candidates = [agent for agent in self._snapshot.agents if _suits(agent, session)]
-        if session.cluster_mode is ClusterMode.SINGLE_NODE:
-            agent = self._roomiest(candidates, session.total, self._free)
-            return None if agent is None else dict.fromkeys((k.id for k in session.kernels), agent)
+        if session.cluster_mode is ClusterMode.MULTI_NODE:
+            spread = self._spread(session, [agent for agent in candidates if agent.linked])
+            if spread is not None or len(set(session.agents)) > 1:
+                return spread
+        agent = self._roomiest(candidates, session.total, self._free)
+        return None if agent is None else dict.fromkeys((k.id for k in session.kernels), agent)
+
+    def _spread(self, session: PendingSession, candidates: Sequence[AgentRoom]) -> dict[UUID, str] | None:
         free = {agent.id: dict(self._free[agent.id]) for agent in candidates}
         chosen = {}
         for position, kernel in enumerate(session.kernels):
@@ -264,6 +278,22 @@ def unsuited(agent: AgentRoom, session: PendingSession) -> str | None:
         return "image"
     if session.agents and agent.id not in session.agents:
         return "chosen agents"
+    if len(session.kernels) > 1 and not agent.joins:
+        return "network of a cluster"
+    return None
+
+
+def _cut_off(session: PendingSession, agents: Iterable[AgentRoom]) -> str | None:
+    """Why the kernels of a session could not reach each other, wherever they are put."""
+    alone = replace(session, kernels=session.kernels[:1])
+    suitable = [agent for agent in agents if _suits(agent, alone)]
+    if suitable and not any(agent.joins for agent in suitable):
+        return "No agent can give the kernels of a session a network. (`backendai doctor` tells why)"
+    named = len(set(session.agents)) > 1
+    if session.cluster_mode is ClusterMode.MULTI_NODE and named:
+        unlinked = [agent.id for agent in suitable if not agent.linked]
+        if unlinked:
+            return f"The chosen agents have no link to each other. (--cluster-endpoint of {min(unlinked)})"
     return None
 
 
@@ -284,13 +314,17 @@ class Fit:
 
 def nearest_fit(snapshot: Snapshot, session: PendingSession) -> Fit | None:
     """The suitable agent that lacks least; None when no agent suits."""
-    wanted = session.total
-    if session.cluster_mode is ClusterMode.MULTI_NODE:
-        wanted = max((kernel.slots for kernel in session.kernels), key=lambda slots: sorted(slots.items()))
-    fits = [_fit(agent, wanted) for agent in snapshot.agents if _suits(agent, session)]
+    total = session.total
+    largest = max((kernel.slots for kernel in session.kernels), key=lambda slots: sorted(slots.items()))
+    spreads = session.cluster_mode is ClusterMode.MULTI_NODE
+    fits = [
+        _fit(agent, largest if spreads and agent.linked else total)
+        for agent in snapshot.agents
+        if _suits(agent, session)
+    ]
 
     def distance(fit: Fit) -> tuple[bool, Decimal, str]:
-        shares = (amount / (wanted[slot] or 1) for slot, amount in fit.missing.items())
+        shares = (amount / (total[slot] or 1) for slot, amount in fit.missing.items())
         return fit.too_small, sum(shares, Decimal(0)), fit.agent
 
     return min(fits, key=distance, default=None)

@@ -16,6 +16,9 @@ from backendai.engines import plugging
 from backendai.engines.contract import SandboxFailed
 from backendai.engines.plugging import SessionNetwork
 
+#: The program, without a channel and handles only to see whether a network can be made, and its environment.
+PROGRAM = (sys.executable, "-m", plugging.__name__)
+ENVIRONMENT = {"PYTHONPATH": str(Path(backendai.__file__).parent.parent)}
 #: Seconds for what takes some tens of milliseconds.
 _TIMEOUT = 10.0
 _MOST_HANDLES = 4
@@ -47,12 +50,12 @@ async def _ask(handles: Sequence[int]) -> list[int]:
         try:
             with trio.fail_after(_TIMEOUT):
                 done = await trio.run_process(
-                    [sys.executable, "-m", plugging.__name__, *map(str, passed)],
+                    [*PROGRAM, *map(str, passed)],
                     stdin=subprocess.DEVNULL,
                     capture_stderr=True,
                     check=False,
                     cwd="/",
-                    env={"PYTHONPATH": str(Path(backendai.__file__).parent.parent)},
+                    env=ENVIRONMENT,
                     pass_fds=passed,
                 )
         except (OSError, trio.TooSlowError) as error:

@@ -142,7 +142,11 @@ def main(channel: int, handles: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    given = [int(word) for word in sys.argv[1:]]
     try:
-        main(int(sys.argv[1]), [int(word) for word in sys.argv[2:]])
+        if given:
+            main(given[0], given[1:])
+        else:  # only to see whether it can be done
+            _make()
     except OSError as error:
         sys.exit(str(error))

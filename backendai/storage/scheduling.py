@@ -38,8 +38,10 @@ _BATCH = 500
 _PENDING = f"""
     SELECT s.id, s.ordinal, s.priority, s.access_key, s.user_id, s.project_id, s.domain_name, s.scaling_group,
            s.name, s.architecture, s.image, s.type, s.cluster_mode, s.starts_at, s.agent_list,
-           (SELECT jsonb_object_agg(k.id, k.requested_slots) FROM kernels k WHERE k.session_id = s.id) AS
-           kernels, r.max_concurrent_sessions, r.total_resource_slots AS account_slots,
+           (SELECT jsonb_agg(jsonb_build_array(k.id, k.requested_slots)
+                ORDER BY k.cluster_role = 'main' DESC, k.cluster_idx)
+            FROM kernels k WHERE k.session_id = s.id) AS kernels,
+           r.max_concurrent_sessions, r.total_resource_slots AS account_slots,
            r.default_for_unspecified, p.total_resource_slots AS project_slots, d.total_resource_slots AS
            domain_slots, g.is_active AS group_active, g.scheduler_opts, ARRAY(SELECT o.name FROM
            session_dependencies x JOIN sessions o ON o.id = x.depends_on
@@ -55,7 +57,8 @@ _PENDING = f"""
 """  # noqa: S608  a constant of this module
 _FOR_PLACING = "FOR NO KEY UPDATE OF s SKIP LOCKED"
 _AGENTS = """
-    SELECT a.id, a.scaling_group, a.architecture, a.available_slots,
+    SELECT a.id, a.scaling_group, a.architecture, a.available_slots, a.cluster_endpoint <> '' AS linked,
+           COALESCE(a.isolation ->> 'cluster-network', '') <> 'none' AS joins,
            (SELECT jsonb_object_agg(u.slot, u.amount::text) FROM (
                SELECT slot, sum(amount) AS amount FROM allocations
                WHERE agent_id = a.id AND ended_at IS NULL GROUP BY slot) u) AS used,
@@ -239,7 +242,7 @@ def _pending(row: Row) -> PendingSession:
         image=row["image"],
         type=row["type"],
         cluster_mode=ClusterMode(row["cluster_mode"]),
-        kernels=tuple(PendingKernel(UUID(id_), stored(slots)) for id_, slots in row["kernels"].items()),
+        kernels=tuple(PendingKernel(UUID(id_), stored(slots)) for id_, slots in row["kernels"]),
         starts_at=row["starts_at"],
         unfinished=tuple(row["unfinished"]),
         agents=tuple(row["agent_list"]),
@@ -260,6 +263,8 @@ def _room(row: Row) -> AgentRoom:
         free,
         frozenset(row["images"]),
         _stored(row["available_slots"]),
+        joins=row["joins"],
+        linked=row["linked"],
     )
 
 

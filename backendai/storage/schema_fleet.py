@@ -66,6 +66,8 @@ agents = sa.Table(
     text("address"),
     #: CURVE public key of the agent (Z85), for calls to it and to know who speaks; empty without encryption.
     text("public_key", ""),
+    #: Where other agents deliver frames of sessions that are spread over several; empty if it takes no part.
+    text("cluster_endpoint", ""),
     text("boot_id"),
     text("architecture", "x86_64"),
     text("engine", "process"),

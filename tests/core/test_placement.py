@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -143,6 +144,42 @@ def test_a_cluster_goes_to_one_node_or_to_several() -> None:
     several = decide([pending(1, *kernels, cluster_mode=ClusterMode.MULTI_NODE)], agents)[1]
     assert isinstance(several, Placed)
     assert sorted(several.agents.values()) == ["one", "two"]
+
+
+def test_kernels_spread_only_over_agents_with_a_link() -> None:
+    kernels = [slots(3), slots(3)]
+    one, two, alone = room("one"), room("two"), replace(room("alone", 9), linked=False)
+    wish = pending(1, *kernels, cluster_mode=ClusterMode.MULTI_NODE)
+    spread = decide([wish], [one, two, alone])[1]
+    assert isinstance(spread, Placed)
+    assert sorted(spread.agents.values()) == ["one", "two"]
+    together = decide([wish], [one, alone])[1]
+    assert isinstance(together, Placed)
+    assert set(together.agents.values()) == {"alone"}
+    assert isinstance(decide([wish], [one, replace(two, linked=False)])[1], Waiting)
+
+
+def test_named_agents_go_to_the_kernels_in_order() -> None:
+    wish = pending(1, slots(1), slots(1), cluster_mode=ClusterMode.MULTI_NODE, agents=("one", "two"))
+    decided = decide([wish], [room("one"), room("two")])[1]
+    assert isinstance(decided, Placed)
+    assert [decided.agents[kernel.id] for kernel in wish.kernels] == ["one", "two"]
+    cut = decide([wish], [room("one"), replace(room("two"), linked=False)])[1]
+    assert isinstance(cut, Waiting)
+    assert cut.failed == {
+        "cluster_network": "The chosen agents have no link to each other. (--cluster-endpoint of two)"
+    }
+
+
+def test_a_cluster_waits_for_an_agent_that_can_give_it_a_network() -> None:
+    without = replace(room("without", 9), joins=False)
+    decided = decide([pending(1, slots(1), slots(1)), pending(2)], [without])
+    assert isinstance(decided[2], Placed)
+    assert isinstance(decided[1], Waiting)
+    assert decided[1].failed.keys() == {"cluster_network"}
+    both = decide([pending(1, slots(1), slots(1))], [without, room("with")])[1]
+    assert isinstance(both, Placed)
+    assert set(both.agents.values()) == {"with"}
 
 
 def test_named_agents_are_kept_to() -> None:

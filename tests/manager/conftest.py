@@ -127,6 +127,7 @@ class FakeAgent:
                 boot_id=self.boot_id,
                 version="1",
                 address=self.address.address,
+                cluster_endpoint=f"tcp://{self.agent_id}:6002",
                 slots=self.slots,
                 images=images,
                 kernels=facts,

@@ -19,7 +19,7 @@ from backendai.core.errors import (
     TooManySessionsMatched,
 )
 from backendai.core.execution import CompletionRequest, RunMode, RunRequest
-from backendai.core.session import SessionStatus, SessionType
+from backendai.core.session import ClusterMode, SessionStatus, SessionType
 
 
 async def test_a_session_runs_as_soon_as_its_agent_says_so(house: House, agent: FakeAgent) -> None:
@@ -249,10 +249,30 @@ async def test_a_cluster_runs_when_all_its_kernels_do_and_ends_with_the_first(
     specs = agent.kernels.values()
     assert {(spec.cluster_role, spec.cluster_idx) for spec in specs} == {("main", 1), ("sub", 1), ("sub", 2)}
     assert {spec.environ["BACKENDAI_CLUSTER_REPLICAS"] for spec in specs} == {"main:1,sub:2"}
+    assert {tuple(member.hostname for member in spec.cluster) for spec in specs} == {
+        ("main1", "sub1", "sub2")
+    }
+    assert not any(member.peer for spec in specs for member in spec.cluster)
     sub = next(spec for spec in specs if spec.cluster_role == "sub")
     agent.end(sub.kernel_id, "self-terminated", 1)
     await until(lambda: _is(house, "many", "TERMINATED"))
     await until(lambda: not agent.kernels)
+
+
+async def test_agents_are_told_of_each_other_by_a_session_that_is_spread(
+    house: House, agent: FakeAgent
+) -> None:
+    second = await house.add_agent(FakeAgent("i-two"))
+    spread = {"cluster_size": 2, "cluster_mode": ClusterMode.MULTI_NODE}
+    await house.create("spread", resources={"cpu": "5", "mem": "1g"}, **spread)
+    told = {each.agent_id: list(each.kernels.values()) for each in (agent, second)}
+    for own, other in (("i-one", "i-two"), ("i-two", "i-one")):
+        (spec,) = told[own]
+        peers = {member.hostname: member.peer for member in spec.cluster}
+        assert peers.pop(spec.cluster_hostname) is None
+        (peer,) = peers.values()
+        assert peer is not None
+        assert peer.endpoint == f"tcp://{other}:6002"
 
 
 async def test_the_outcome_of_a_batch_session(house: House, agent: FakeAgent) -> None:
