@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,40 +13,28 @@ import msgspec
 import structlog
 from jupyter_core.paths import jupyter_path
 
+from backendai.agent.apps import SYSTEM_PROGRAMS, DeclaredApp, find_apps
 from backendai.core.kernel import ImageSpec, ServiceSpec
-from backendai.runner import native_kernels, python_kernel, service_programs
+from backendai.runner import native_kernels, python_kernel
 
 log = structlog.get_logger(__name__)
 
 #: The image that is always there: this interpreter with the ipykernel we depend on.
 OWN_PYTHON = f"local/python:{sys.version_info.major}.{sys.version_info.minor}-jupyter"
 _OWN_KERNELSPEC = "python3"
-_JUPYTER = (
-    "--no-browser",
-    "--ip=127.0.0.1",
-    "--port={port}",
-    "--ServerApp.port_retries=0",
-    # Who gets here was let in by the gateway; browsers are still held to pages of the same origin.
-    "--IdentityProvider.token=",
-)
-#: Name, port, the package that must be installed, and the words after ``python -m``.
-_PYTHON_SERVICES = (
-    ("jupyterlab", 8090, "jupyterlab", ("jupyterlab", *_JUPYTER)),
-    ("jupyter", 8080, "notebook", ("notebook", *_JUPYTER)),
-    (
-        "tensorboard",
-        6006,
-        "tensorboard",
-        ("tensorboard.main", "--logdir", "logs", "--host", "127.0.0.1", "--port", "{port}"),
-    ),
-)
-#: Where programs lie that every sandbox shows.
-_SYSTEM_PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 #: Runs in the kernel; the text of a JSON object of strings is a Python expression too.
 _PYTHON_ENVIRONMENT = "__import__('os').environ.update({json})"
 _MAX_SPEC_BYTES = 1 << 20
 #: Our own kernels of other languages: name, language, and the program without which there is none.
 _NATIVE = (("bash", "bash", "bash"), ("c", "c", "gcc"), ("cpp", "c++", "g++"))
+
+
+class _OurMetadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    apps: tuple[DeclaredApp, ...] = ()
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    backendai: _OurMetadata = _OurMetadata()
 
 
 class _KernelJson(msgspec.Struct, frozen=True):
@@ -56,6 +44,7 @@ class _KernelJson(msgspec.Struct, frozen=True):
     language: str = ""
     env: dict[str, str] = {}
     interrupt_mode: Literal["signal", "message"] = "signal"
+    metadata: _Metadata = _Metadata()
 
 
 def installed_images() -> dict[str, ImageSpec]:
@@ -91,33 +80,6 @@ def choose_warm(images: Mapping[str, ImageSpec], kernelspecs: tuple[str, ...]) -
     return chosen
 
 
-def _services(prefixes: Iterable[Path], python: str) -> tuple[ServiceSpec, ...]:
-    """What can be served beside a kernel whose packages are below ``prefixes``."""
-    services = [
-        ServiceSpec(
-            name=name,
-            protocol=protocol,
-            ports=(port,),
-            argv=(sys.executable, str(program), "{port}"),
-            visible=(str(service_programs.DIRECTORY),),
-        )
-        for name, protocol, port, program in (
-            ("sshd", "tcp", 2200, service_programs.SSH_SERVER),
-            ("ttyd", "http", 7681, service_programs.WEB_TERMINAL),
-        )
-    ]
-    folders = [folder for prefix in prefixes for folder in prefix.glob("lib/python3*/*-packages")]
-    for name, port, module, words in _PYTHON_SERVICES:
-        if any((folder / module).is_dir() for folder in folders):
-            services.append(
-                ServiceSpec(name=name, protocol="http", ports=(port,), argv=(python, "-m", *words))
-            )
-    if (editor := shutil.which("code-server", path=_SYSTEM_PROGRAMS)) is not None:
-        argv = (editor, "--auth", "none", "--disable-telemetry", "--bind-addr", "127.0.0.1:{port}", ".")
-        services.append(ServiceSpec(name="vscode", protocol="http", ports=(8180,), argv=argv))
-    return tuple(services)
-
-
 def _own_python() -> ImageSpec:
     return ImageSpec(
         canonical=OWN_PYTHON,
@@ -131,7 +93,7 @@ def _own_python() -> ImageSpec:
 
 
 def _own_services() -> tuple[ServiceSpec, ...]:
-    return _services((Path(sys.prefix),), sys.executable)
+    return find_apps((Path(sys.prefix),), sys.executable)
 
 
 def _own_native() -> list[ImageSpec]:
@@ -146,7 +108,7 @@ def _own_native() -> list[ImageSpec]:
             services=services,
         )
         for name, language, program in _NATIVE
-        if shutil.which(program, path=_SYSTEM_PROGRAMS) is not None
+        if shutil.which(program, path=SYSTEM_PROGRAMS) is not None
     ]
 
 
@@ -171,7 +133,9 @@ def _read(name: str, path: Path) -> ImageSpec | None:
         resource_dir=str(path.parent),
         interrupt_mode=spec.interrupt_mode,
         env_snippet=_PYTHON_ENVIRONMENT if language == "python" else None,
-        services=_services(_prefixes_of(spec.argv[0]), spec.argv[0]),
+        services=find_apps(
+            _prefixes_of(spec.argv[0]), spec.argv[0], spec.metadata.backendai.apps, str(path.parent)
+        ),
     )
 
 
