@@ -13,6 +13,7 @@ from backendai.cli.options import BadOption, Settings
 from backendai.core.account import Secret
 from backendai.embedded.keys import BadKeyFile, ensure_manager_keys, read_agent_keys
 from backendai.gateway.settings import GatewaySettings
+from backendai.manager.legacy import LegacySettings
 from backendai.manager.settings import ManagerKeys, ManagerSettings
 
 
@@ -31,6 +32,8 @@ class UpSettings:
     redis_url: Secret | None = field(repr=False)
     events_endpoint: str | None
     orphan_timeout: timedelta
+    #: None serves none.
+    legacy: LegacySettings | None
 
 
 def database_url(settings: Settings) -> Secret:
@@ -114,10 +117,28 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         max_upload=settings[c.MAX_UPLOAD],
         relay_idle=settings[c.RELAY_IDLE],
         grace=settings[c.GRACE].total_seconds(),
+        legacy=legacy_settings(settings),
         debug=settings[c.DEBUG],
         log_format=settings[c.LOG_FORMAT],
         log_level=settings[c.LOG_LEVEL],
         ready_fd=settings.get(c.READY_FD),
+    )
+
+
+def legacy_settings(settings: Settings) -> LegacySettings | None:
+    """None when the interface is not asked for."""
+    port, access_key = settings.get(c.LEGACY_PORT), settings.get(c.LEGACY_ACCESS_KEY)
+    if port is None:
+        return None
+    if access_key is None:
+        raise BadOption(
+            f"{c.LEGACY_PORT.flag} needs {c.LEGACY_ACCESS_KEY.flag}: its clients cannot say who they are"
+        )
+    return LegacySettings(
+        access_key=access_key,
+        ip=settings[c.LEGACY_IP],
+        port=port,
+        kernel_ip=settings.get(c.KERNEL_IP_OVERRIDE),
     )
 
 
@@ -194,6 +215,7 @@ def up_settings(settings: Settings) -> UpSettings:
     _check_certificate(certificate, key)
     http, https = settings.get(c.HTTP_PORT), settings.get(c.HTTPS_PORT)
     return UpSettings(
+        legacy=legacy_settings(settings),
         data_dir=settings[c.DATA_DIR],
         service_ip=settings[c.SERVICE_IP],
         http_port=8080 if http is None else http,

@@ -115,6 +115,27 @@ HTTP = (
     MAX_UPLOAD, RELAY_IDLE, GRACE, DEBUG,
 )  # fmt: skip
 
+# -- gateway: the interface for clients of 2017
+# --------------------------------------------------------------------------------------------------
+
+LEGACY_PORT = Option(
+    name="legacy-port", kind=kinds.PORT, default_text="none; it was 5001",
+    help="Port for clients of 2017, which speak ZeroMQ and cannot authenticate; 0 chooses a free one.",
+)  # fmt: skip
+LEGACY_ACCESS_KEY = Option(
+    name="legacy-access-key", kind=kinds.TEXT, default_text="none",
+    help="Access key of the account that everybody who reaches legacy-port acts for.",
+)  # fmt: skip
+LEGACY_IP = Option(
+    name="legacy-ip", kind=kinds.TEXT, default="127.0.0.1",
+    help="Address that legacy-port is bound to; whoever can reach it may use the account.",
+)  # fmt: skip
+KERNEL_IP_OVERRIDE = Option(
+    name="kernel-ip-override", kind=kinds.TEXT, default_text="the bound address",
+    help="IP address in the kernel addresses that clients of legacy-port are told.",
+)  # fmt: skip
+LEGACY = (LEGACY_PORT, LEGACY_ACCESS_KEY, LEGACY_IP, KERNEL_IP_OVERRIDE)
+
 # -- gateway: manager
 # ---------------------------------------------------------------------------------------------
 
@@ -317,13 +338,13 @@ DATA_DIR = Option(
 # -- by command
 # ---------------------------------------------------------------------------------------------------
 
-GATEWAY_COMMAND = (*HTTP, *DATABASE, *REDIS, *MANAGER, *LOGGING, READY_FD)
+GATEWAY_COMMAND = (*HTTP, *LEGACY, *DATABASE, *REDIS, *MANAGER, *LOGGING, READY_FD)
 AGENT_COMMAND = (*AGENT, *LOGGING, READY_FD)
 #: What `up` decides on itself; further options of gateway and agent reach them by environment or file.
 UP_COMMAND = (
     DATA_DIR, SERVICE_IP, HTTP_PORT, HTTPS_PORT, SSL_CERT, SSL_KEY, DATABASE_URL, REDIS_URL, EVENTS_ENDPOINT,
     AGENT_ID, WARM_POOL, WARM_IMAGES, ORPHAN_TIMEOUT, AGENT_CPU, AGENT_MEMORY, REQUIRE_FULL_ISOLATION, DEBUG,
-    *LOGGING,
+    *LEGACY, *LOGGING,
 )  # fmt: skip
 DATABASE_COMMAND = DATABASE
 ALL = tuple({option.name: option for option in (DATA_DIR, *GATEWAY_COMMAND, *AGENT_COMMAND)}.values())

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import asdict, dataclass
 
 import structlog
 import trio
@@ -24,6 +24,12 @@ from backendai.gateway.serve import Binding, HttpServer, bind, load_config, tls_
 from backendai.gateway.services import Services
 from backendai.gateway.settings import GatewaySettings
 from backendai.manager.enrollment import Admission
+from backendai.manager.legacy import (
+    LegacyInterface,
+    LegacySettings,
+    UnknownLegacyAccount,
+    open_legacy_interface,
+)
 from backendai.manager.open import Manager, open_manager
 from backendai.storage.fitness import DatabaseUnfit
 from backendai.supervision.descriptors import allow_many_descriptors
@@ -39,6 +45,7 @@ class Listening:
 
     http_port: int | None
     https_port: int | None
+    legacy_port: int | None = None
 
 
 def services_of(manager: Manager) -> Services:
@@ -62,14 +69,21 @@ def services_of(manager: Manager) -> Services:
     )
 
 
+def _legacy_of(manager: Manager, settings: LegacySettings) -> AbstractAsyncContextManager[LegacyInterface]:
+    return open_legacy_interface(
+        settings, manager.accounts, manager.sessions, manager.explain, manager.rate, manager.status
+    )
+
+
 async def serve(
     settings: GatewaySettings, *, task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Run a gateway until cancelled; ``started`` with its ports once it answers.
 
     Raises OSError when a port or a certificate cannot be had and :class:`DatabaseUnavailable` when there
-    is no database to begin with, :class:`DatabaseUnfit` when it is not one to work with. Cancelling it stops
-    it in order, within the settings' grace.
+    is no database to begin with, :class:`DatabaseUnfit` when it is not one to work with,
+    :class:`UnknownLegacyAccount` when there is nobody that the legacy interface could act for. Cancelling it
+    stops it in order, within the settings' grace.
     """
     config = load_config(settings.max_message)
     options = HttpOptions(
@@ -84,13 +98,20 @@ async def serve(
         await ladder.enter_async_context(open_asyncio_loop())
         manager = await ladder.enter_async_context(open_manager(settings.manager))
         await ladder.enter_async_context(open_service(manager.run, name="manager"))
+        legacy = None
+        if settings.legacy is not None:
+            legacy = await ladder.enter_async_context(_legacy_of(manager, settings.legacy))
         app = create_app(services_of(manager), options)
         bindings = [each for each in (http, https) if each is not None]
         server = HttpServer(app, config, bindings, grace=settings.grace)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, name="http")
-            listening = Listening(http.port if http else None, https.port if https else None)
-            log.info("gateway serves", http_port=listening.http_port, https_port=listening.https_port)
+            listening = Listening(
+                http_port=http.port if http else None,
+                https_port=https.port if https else None,
+                legacy_port=legacy.port if legacy else None,
+            )
+            log.info("gateway serves", **asdict(listening))
             if settings.ready_fd is not None:
                 _announce(settings.ready_fd, listening)
             task_status.started(listening)
@@ -114,7 +135,7 @@ def _bind(
 
 
 def _announce(ready_fd: int, listening: Listening) -> None:
-    line = json.dumps({"http_port": listening.http_port, "https_port": listening.https_port}) + "\n"
+    line = json.dumps(asdict(listening)) + "\n"
     with open(ready_fd, "wb", buffering=0) as parent:
         parent.write(line.encode())
 
@@ -137,7 +158,7 @@ def main(settings: GatewaySettings) -> None:
     allow_many_descriptors()
     try:
         trio.run(_serve_until_signalled, settings)
-    except* (OSError, DatabaseUnavailable, DatabaseUnfit) as errors:
+    except* (OSError, DatabaseUnavailable, DatabaseUnfit, UnknownLegacyAccount) as errors:
         reasons = "; ".join(str(error) for error in _leaves(errors))
         sys.exit(f"backendai gateway: {reasons}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from backendai.manager.legacy import LegacySettings
 from backendai.manager.settings import ManagerSettings
 
 
@@ -32,9 +33,11 @@ class GatewaySettings:
     relay_idle: timedelta = timedelta(minutes=10)
     #: Seconds a stop waits for requests under way.
     grace: float = 2.0
+    #: The ZeroMQ interface for clients of 2017; None serves none.
+    legacy: LegacySettings | None = None
     debug: bool = False
     log_format: str = "console"
     log_level: str = "info"
     #: Lines for the parent process: written once ready, as one JSON object
-    #: ``{"http_port":..,"https_port":..}``.
+    #: ``{"http_port":..,"https_port":..,"legacy_port":..}``.
     ready_fd: int | None = None

@@ -152,6 +152,15 @@ class SessionService:
             status, ports = await _await_start(changes, wish.max_wait)
         return msgspec.structs.replace(created, status=status, service_ports=_listed(ports))
 
+    async def await_start(self, owner: Principal, session_id: UUID, max_wait: float) -> SessionRecord:
+        """A session once it runs, or will not, or ``max_wait`` seconds are over. Raises as :meth:`create`."""
+        with self._board.watch(session_id) as changes:
+            record = await self.resolve(owner, str(session_id), stale=True)
+            if record.status in STARTING | {SessionStatus.PENDING}:
+                await _await_start(changes, max_wait)
+                record = await self.resolve(owner, str(session_id), stale=True)
+        return record
+
     async def forget_requests(self) -> None:
         """Idempotency keys mean nothing after their time."""
         await idempotency_store.prune(self._database, self._clock())

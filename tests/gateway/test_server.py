@@ -77,7 +77,8 @@ async def test_ready_line_and_port_in_use(settings: GatewaySettings, first_accou
     async with trio.open_nursery() as nursery:
         listening = await nursery.start(server.serve, replace(settings, ready_fd=writing))
         with os.fdopen(reading) as pipe:
-            assert json.loads(pipe.readline()) == {"http_port": listening.http_port, "https_port": None}
+            ports = json.loads(pipe.readline())
+            assert ports == {"http_port": listening.http_port, "https_port": None, "legacy_port": None}
         with pytest.raises(OSError, match="in use"):
             await server.serve(replace(settings, http_port=listening.http_port))
         nursery.cancel_scope.cancel()

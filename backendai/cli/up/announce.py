@@ -27,12 +27,15 @@ class Announcement:
     pids: Mapping[str, int]
     data_dir: Path
     authority: Path | None
+    #: Where clients of 2017 are served, if they are.
+    legacy_endpoint: str | None = None
 
     def content(self) -> dict[str, object]:
         """For programs; secrets included, so for nobody but the owner."""
         return {
             "endpoint": self.endpoint,
             "endpoint_tls": self.endpoint_tls,
+            **({} if self.legacy_endpoint is None else {"legacy_endpoint": self.legacy_endpoint}),
             **self.accounts.content(),
             "pids": dict(self.pids),
         }
@@ -40,6 +43,7 @@ class Announcement:
     def as_text(self, *, default_place: bool) -> str:
         keys = self.accounts
         place = "" if default_place else f" --data-dir {self.data_dir}"
+        legacy = f"\n  for 2017      {self.legacy_endpoint}" if self.legacy_endpoint else ""
         trust = f" (authority: {self.authority})" if self.authority else ""
         program = _program()
         sign = f"{program} sign{place}"
@@ -47,7 +51,7 @@ class Announcement:
 backendai is up.
 
   endpoint      {self.endpoint}
-  with TLS      {self.endpoint_tls}{trust}
+  with TLS      {self.endpoint_tls}{trust}{legacy}
   access key    {keys.access_key}
   secret key    {keys.secret_key.reveal()}
   as admin      {keys.admin_access_key}  {keys.admin_secret_key.reveal()}

@@ -185,6 +185,8 @@ def _gateway(
             c.EVENTS_ENDPOINT: events,
             c.READY_FD: ready_fd,
         }
+        if first and first["legacy_port"] is not None:  # the same again, though any free one was asked for
+            values[c.LEGACY_PORT] = first["legacy_port"]
         return ChildSpec(
             name="gateway",
             command=_ourselves("gateway"),
@@ -266,6 +268,7 @@ def _announcement(
     gateway: Keeper,
     agent: Keeper,
 ) -> Announcement:
+    legacy = plan.up.legacy
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plan.up.service_ip, plan.up.service_ip)  # noqa: S104
     host = f"[{host}]" if ":" in host else host
     return Announcement(
@@ -280,6 +283,7 @@ def _announcement(
         },
         data_dir=plan.up.data_dir,
         authority=certificate.authority if plan.up.ssl_cert is None else None,
+        legacy_endpoint=None if legacy is None else f"tcp://{legacy.ip}:{gateway.announced['legacy_port']}",
     )
 
 
@@ -292,10 +296,13 @@ def _certificate(up: UpSettings) -> Certificate:
 
 def _check_ports(up: UpSettings) -> None:
     """Say which port is taken before anything is started. Raises :class:`PortTaken`."""
-    for option, port in ((c.HTTP_PORT, up.http_port), (c.HTTPS_PORT, up.https_port)):
-        problem = port_problem(up.service_ip, port)
+    wanted = [(c.HTTP_PORT, up.service_ip, up.http_port), (c.HTTPS_PORT, up.service_ip, up.https_port)]
+    if up.legacy is not None:
+        wanted.append((c.LEGACY_PORT, up.legacy.ip, up.legacy.port))
+    for option, ip, port in wanted:
+        problem = port_problem(ip, port)
         if problem:
-            reason = f"cannot listen on {up.service_ip}:{port} ({problem})"
+            reason = f"cannot listen on {ip}:{port} ({problem})"
             raise PortTaken(f"{reason}; {option.flag} chooses another, 0 a free one")
 
 
