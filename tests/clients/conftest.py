@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from client_commands import preloaded
 from live.environments import CannotInstall
 from live.service import Service
-from official import GENERATIONS, Client, Generation, find_interpreter, install
+from official import GENERATIONS, Client, Generation, client_environ, find_interpreter, install
 
 
 @pytest.fixture(scope="session", params=GENERATIONS, ids=lambda generation: generation.version)
@@ -27,18 +26,6 @@ def client(
             raise
         pytest.skip(f"client {generation.version} could not be installed: {error}")
     home = tmp_path_factory.mktemp(f"home-{generation.version}")
-    access_key, secret_key = service.keys()
-    environ = {
-        "HOME": str(home),
-        "XDG_CACHE_HOME": str(home / "cache"),
-        "XDG_CONFIG_HOME": str(home / "config"),
-        "XDG_STATE_HOME": str(home / "state"),
-        "PATH": os.environ.get("PATH", os.defpath),
-        "LC_ALL": "C.UTF-8",
-        "BACKEND_ENDPOINT": service.endpoint,
-        "BACKEND_ENDPOINT_TYPE": "api",
-        "BACKEND_ACCESS_KEY": access_key,
-        "BACKEND_SECRET_KEY": secret_key,
-    }
+    environ = client_environ(service, home)
     with preloaded(program, environ, home / "commands") as place:
         yield Client(generation, program, environ, place)

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 from client_commands import Command, Said, plain, run_command
 from live.environments import environment
+from live.service import Service
 
 HERE = Path(__file__).parent
 #: Seconds that one command of a client may take on a loaded machine.
@@ -98,6 +99,23 @@ def install(generation: Generation, python: Path) -> Path:
     name = f"client-{generation.version}"
     home = environment(name, python, generation.requirements, HERE / "build-constraints.txt")
     return home / "bin" / "backend.ai"
+
+
+def client_environ(service: Service, home: Path) -> dict[str, str]:
+    """The whole environment of a client that is the service's ordinary user and lives in ``home``."""
+    access_key, secret_key = service.keys()
+    return {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_STATE_HOME": str(home / "state"),
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        "BACKEND_ENDPOINT": service.endpoint,
+        "BACKEND_ENDPOINT_TYPE": "api",
+        "BACKEND_ACCESS_KEY": access_key,
+        "BACKEND_SECRET_KEY": secret_key,
+    }
 
 
 @dataclass(frozen=True)
