@@ -156,11 +156,13 @@ def main(settings: GatewaySettings) -> None:
     """Run one gateway process until SIGTERM or SIGINT. Exits with 1 and one line if it cannot begin."""
     configure_logging(form=settings.log_format, level=settings.log_level)
     allow_many_descriptors()
+    reasons: list[str] = []
     try:
         trio.run(_serve_until_signalled, settings)
     except* (OSError, DatabaseUnavailable, DatabaseUnfit, UnknownLegacyAccount) as errors:
-        reasons = "; ".join(str(error) for error in _leaves(errors))
-        sys.exit(f"backendai gateway: {reasons}")
+        reasons += [str(error) for error in _leaves(errors)]
+    if reasons:  # not inside, where the exit would become one of a group
+        sys.exit(f"backendai gateway: {'; '.join(reasons)}")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Sequence[BaseException]:
