@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 
-from backendai.bridges.postgres import Database
+from backendai.bridges.postgres import Database, DatabaseUnavailable
 from backendai.core.account import Principal, Secret
 from backendai.core.execution import RunReply, RunStatus
 from backendai.core.kernel import ImageSpec, KernelFacts, KernelPhase, KernelSpec, KernelStat, ServicePort
@@ -294,7 +294,10 @@ async def open_house(
     holder: list[Manager] = []
 
     async def hear(key: str, message: AgentMessage) -> ManagerMessage | None:
-        return await holder[0].fleet(key, message) if holder else None
+        try:
+            return await holder[0].fleet(key, message) if holder else None
+        except DatabaseUnavailable:
+            return None  # as by the listener: who gets no answer says it again
 
     async with trio.open_nursery() as nursery:
         network = MemoryNetwork(nursery, hear, faults=faults)
