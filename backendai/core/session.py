@@ -80,6 +80,8 @@ class SessionWish(msgspec.Struct, frozen=True, kw_only=True):
     scaling_group: str | None = None
     #: Slot name to amount as the client wrote it ("2", "1g", 0.5).
     resources: dict[str, Any] = {}
+    #: The same for each kernel but the main one; None is as the main one's.
+    sub_resources: dict[str, Any] | None = None
     resource_opts: dict[str, Any] = {}
     preopen_ports: tuple[int, ...] = ()
     agent_list: tuple[str, ...] = ()

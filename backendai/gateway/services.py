@@ -158,6 +158,10 @@ class Templates(Protocol):
 
     async def get(self, owner: Principal, kind: TemplateKind, template_id: UUID) -> Template: ...
 
+    async def get_all(
+        self, owner: Principal, kind: TemplateKind, template_ids: Sequence[UUID]
+    ) -> Mapping[UUID, Template]: ...
+
     async def replace(
         self,
         requester: Principal,

@@ -27,7 +27,7 @@ from backendai.core.lifecycle import Deadlines, enqueued
 from backendai.core.notice import SessionChanged
 from backendai.core.quota import granted_slots
 from backendai.core.session import ClusterMode, SessionEvent, SessionStatus, SessionType, SessionWish
-from backendai.core.slots import Slots, format_slots
+from backendai.core.slots import Slots, add, format_slots
 from backendai.manager.image_service import ImageService
 from backendai.manager.posting import parse_place
 from backendai.storage import agents as agent_store
@@ -108,7 +108,9 @@ class SessionCreation:
         if wish.mounts or wish.mount_map:
             named = ", ".join((*wish.mounts, *wish.mount_map))
             raise ObjectNotFound("virtual folder", f"This installation has no folders yet: {named[:200]}")
-        slots = granted_slots(wish.resources, wish.resource_opts, image.resources)
+        slots = [granted_slots(wish.resources, wish.resource_opts, image.resources)]
+        others = wish.resources if wish.sub_resources is None else wish.sub_resources
+        slots += [granted_slots(others, wish.resource_opts, image.resources)] * (wish.cluster_size - 1)
         depends_on = await self._dependencies(owner, wish)
         return self._entry(owner, wish, standing, image, project_id, scaling_group, slots, depends_on, now)
 
@@ -141,13 +143,12 @@ class SessionCreation:
         image: ImageRecord,
         project_id: UUID,
         scaling_group: str,
-        slots: Slots,
+        slots: Sequence[Slots],
         depends_on: list[UUID],
         now: datetime,
     ) -> Entry:
         session_id = new_session_id()
         state = enqueued(now, self._deadlines, wish.starts_at)
-        each = format_slots(slots)
         script = wish.bootstrap_script
         if script is None and wish.type is SessionType.INTERACTIVE:
             script = standing.bootstrap_script
@@ -176,7 +177,7 @@ class SessionCreation:
             "cluster_mode": wish.cluster_mode,
             "cluster_size": wish.cluster_size,
             "priority": wish.priority,
-            "requested_slots": format_slots({k: v * wish.cluster_size for k, v in slots.items()}),
+            "requested_slots": format_slots(add(*slots)),
             "environ": wish.environ,
             "mounts": wish.mounts,
             "mount_map": wish.mount_map,
@@ -197,7 +198,7 @@ class SessionCreation:
                 "cluster_idx": number or 1,
                 "cluster_hostname": f"sub{number}" if number else "main1",
                 "deadline": state.deadline,
-                "requested_slots": each,
+                "requested_slots": format_slots(slots[number]),
             }
             for number in range(wish.cluster_size)
         ]

@@ -28,6 +28,17 @@ spec:
   resources: {cpu: 2, mem: 1g}
   scaling_group: large
 """
+CLUSTER = """
+api_version: 6
+kind: clusterTemplate
+mode: multi-node
+metadata: {name: both}
+spec:
+  environ: {SHAPE: round}
+  nodes:
+    - {role: main, session_template: 77777777-2222-3333-4444-555555555555}
+    - {role: sub, session_template: 77777777222233334444555555555556, replicas: 2}
+"""
 TEMPLATE_ID = UUID("77777777-2222-3333-4444-555555555555")
 PROJECT_ID = UUID("88888888-2222-3333-4444-555555555555")
 
@@ -40,6 +51,7 @@ class FakeTemplates:
     document: dict[str, Any] = field(
         default_factory=lambda: draft_of(DOCUMENT, TemplateKind.SESSION).document
     )
+    cluster: dict[str, Any] = field(default_factory=lambda: draft_of(CLUSTER, TemplateKind.CLUSTER).document)
 
     async def create(
         self,
@@ -67,7 +79,7 @@ class FakeTemplates:
             id=template_id,
             kind=kind,
             name="mine",
-            document=self.document,
+            document=self.document if kind is TemplateKind.SESSION else self.cluster,
             user_id=owner.user_id,
             user_email=owner.email,
             domain_name="default",
@@ -75,6 +87,11 @@ class FakeTemplates:
             project_name="default",
             created_at=datetime(2026, 11, 1, tzinfo=UTC),
         )
+
+    async def get_all(
+        self, owner: Principal, kind: TemplateKind, template_ids: Sequence[UUID]
+    ) -> dict[UUID, Template]:
+        return {each: await self.get(owner, kind, each) for each in template_ids}
 
     async def replace(
         self,

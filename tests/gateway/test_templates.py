@@ -18,7 +18,7 @@ from backendai.core.errors import InvalidParameters
 from backendai.core.session import SessionType, SessionWish
 from backendai.core.template import TemplateKind, check_mount_point
 from backendai.gateway.template_document import MAX_PAYLOAD, draft_of, read_drafts
-from backendai.gateway.template_wish import parse_template_wish
+from backendai.gateway.template_wish import parse_cluster_wish, parse_template_wish
 from backendai.gateway.versions import ApiVersion
 
 V6 = ApiVersion(6, "20220315")
@@ -250,3 +250,38 @@ async def test_sessions_are_made_from_templates(client: SigningClient, fakes: Fa
         ({"name": "from-one", "template_id": str(UUID(int=0))}, 404),
     ):
         assert (await client("POST", path, body)).status_code == status
+
+
+async def test_clusters_are_made_from_templates(client: SigningClient, fakes: Fakes) -> None:
+    path, body = "/session/_/create-cluster", {"template_id": str(TEMPLATE_ID), "clientSessionToken": "both"}
+    made = await client("POST", path, {**body, "scaling_group": "small", "enqueueOnly": True})
+    assert (made.status_code, made.json()["kernelId"]) == (201, "both")
+    wish = fakes.sessions.calls[-1][-1]
+    assert (wish.cluster_size, wish.cluster_mode, wish.scaling_group) == (3, "multi-node", "small")
+    assert wish.environ == {"COLOUR": "blue", "SHAPE": "round"}
+    assert (wish.reuse, wish.enqueue_only, wish.sub_resources) == (False, True, wish.resources)
+    assert (await client("POST", path, {"clientSessionToken": "both"})).status_code == 400
+    nodes = fakes.keepers.templates.cluster["spec"]["nodes"]
+    nodes[1]["role"] = "worker"
+    refused = await client("POST", path, body)
+    assert (refused.status_code, "spec.nodes" in refused.json()["data"]) == (400, True)
+
+
+async def test_nodes_may_differ_in_resources_only() -> None:
+    templates = FakeTemplates()
+    cluster = await templates.get(USER, TemplateKind.CLUSTER, TEMPLATE_ID)
+    main = await templates.get(USER, TemplateKind.SESSION, TEMPLATE_ID)
+    sub_id = UUID(cluster.document["spec"]["nodes"][1]["session_template"])
+    for changes, fits in (
+        ({"spec__resources": {"cpu": 4}}, True),
+        ({"spec__kernel__environ": {"COLOUR": "red"}}, False),
+    ):
+        document = draft_of(edited(**changes), TemplateKind.SESSION).document
+        nodes = {TEMPLATE_ID: main, sub_id: msgspec.structs.replace(main, document=document)}
+        now = datetime(2026, 11, 1, tzinfo=UTC)
+        if fits:
+            wish = parse_cluster_wish({}, cluster, nodes, V6, now)
+            assert (wish.resources, wish.sub_resources) == ({"cpu": "2", "mem": "1g"}, {"cpu": 4})
+        else:
+            with pytest.raises(InvalidParameters):
+                parse_cluster_wish({}, cluster, nodes, V6, now)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import UUID
 
+from backendai.core.errors import InvalidParameters
+from backendai.core.session import SessionWish
 from backendai.core.template import Template, TemplateKind
 from backendai.gateway.call import Call
 from backendai.gateway.idempotency import idempotency_of
@@ -12,21 +15,38 @@ from backendai.gateway.reply import NO_CONTENT, Reply, json_reply
 from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.gateway.session_view import created_view, info_view, service_port
 from backendai.gateway.session_wish import NAME_PATTERN, parse_wish
-from backendai.gateway.template_wish import parse_template_wish
+from backendai.gateway.template_wish import parse_cluster_wish, parse_template_wish
 
 
 async def create(call: Call) -> Reply:
-    wish = parse_wish(call.parameters, call.version, datetime.now(UTC))
-    created = await call.services.sessions.create(
-        call.principal, await call.owner(), wish, idempotency_of(call)
-    )
-    return json_reply(created_view(created, legacy=call.legacy), 201 if created.created else 200)
+    return await _created(call, parse_wish(call.parameters, call.version, datetime.now(UTC)))
 
 
 async def create_from_template(call: Call) -> Reply:
-    owner, template = await call.owner(), await _template(call)
+    template = await _template(call)
     wish = parse_template_wish(call.parameters, template, call.version, datetime.now(UTC))
-    created = await call.services.sessions.create(call.principal, owner, wish, idempotency_of(call))
+    return await _created(call, wish)
+
+
+async def create_cluster(call: Call) -> Reply:
+    """Known to clients of ``/kernel`` only, which expect the names of that time."""
+    fields = Fields(call.parameters)
+    template_id = fields.uuid("template_id", "templateId")
+    if template_id is None:
+        raise InvalidParameters.of(fields.problems or {"template_id": "is required"})
+    owner, templates = await call.owner(), call.services.templates
+    cluster = await templates.get(owner, TemplateKind.CLUSTER, template_id)
+    ids = [UUID(node["session_template"]) for node in cluster.document["spec"]["nodes"]]
+    nodes = await templates.get_all(owner, TemplateKind.SESSION, ids)
+    wish = parse_cluster_wish(call.parameters, cluster, nodes, call.version, datetime.now(UTC))
+    call.legacy = True
+    return await _created(call, wish)
+
+
+async def _created(call: Call, wish: SessionWish) -> Reply:
+    created = await call.services.sessions.create(
+        call.principal, await call.owner(), wish, idempotency_of(call)
+    )
     return json_reply(created_view(created, legacy=call.legacy), 201 if created.created else 200)
 
 
@@ -103,6 +123,7 @@ def _routes(root: str, *, legacy: bool) -> tuple[Route, ...]:
         changing("POST", root, create, Gate.ALL, waits=True),
         changing("POST", f"{root}/create" if legacy else f"{root}/_/create", create, Gate.ALL, waits=True),
         changing("POST", f"{root}/_/create-from-template", create_from_template, Gate.ALL, waits=True),
+        changing("POST", f"{root}/_/create-cluster", create_cluster, Gate.ALL, waits=True),
         Route(method="GET", path=f"{root}/_/match", handler=match, gate=Gate.READ),
         Route(method="GET", path=one, handler=info, gate=Gate.READ),
         changing("PATCH", one, restart, Gate.READ),

@@ -24,7 +24,8 @@ from backendai.gateway.openapi.operation import Either, Media, Operation, about_
 
 _run = partial(Operation, tag="runs", for_others=True)
 
-_CREATION_REFUSALS = (
+#: What keeps a session from being made.
+CREATION_REFUSALS = (
     ObjectNotFound,
     Forbidden,
     InsufficientPrivilege,
@@ -44,19 +45,7 @@ SESSIONS: Mapping[str, Operation] = {
         ),
         body=shapes.CreateSession,
         replies={201: shapes.SessionCreated, 200: shapes.SessionCreated},
-        refusals=_CREATION_REFUSALS,
-        repeatable=True,
-    ),
-    "POST /session/_/create-from-template": about_session(
-        summary="Make a session from a template",
-        about=(
-            "What is left out is as the template has it. Folders count together: with `mounts` or "
-            "`mount_map`, none of the template's are mounted. Its repository is cloned after the bootstrap "
-            "script."
-        ),
-        body=shapes.CreateFromTemplate,
-        replies={201: shapes.SessionCreated, 200: shapes.SessionCreated},
-        refusals=_CREATION_REFUSALS,
+        refusals=CREATION_REFUSALS,
         repeatable=True,
     ),
     "GET /session/_/match": about_session(

@@ -163,12 +163,6 @@ class CreateSession(SessionOptions):
     image: Image
 
 
-class CreateFromTemplate(SessionOptions):
-    template_id: Annotated[UUID | None, Meta(description="Null with an image")]
-    name: NotRequired[Name]
-    image: NotRequired[Image]
-
-
 class ServicePort(TypedDict):
     name: str
     protocol: str
