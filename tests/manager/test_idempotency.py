@@ -48,7 +48,7 @@ async def test_after_the_client_gave_up_waiting(house: House, agent: FakeAgent, 
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_again)
-        await trio.sleep(0.1)
+        await until(lambda: house.manager.board._by_session)  # it waits
         agent.mood = "run"
         agent.reboot()
     assert await count(database) == 1
