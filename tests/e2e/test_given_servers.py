@@ -32,7 +32,7 @@ async def test_the_first_start_and_the_second(foreign: ForeignServers, tmp_path:
         async with _service(tmp_path / "data", environ) as service:
             assert set(service.announced["pids"]) == {"up", "gateway", "agent"}
             keys = service.keys(), service.keys(admin=True)
-            await trio.to_thread.run_sync(_use, service, "first")
+            await trio.to_thread.run_sync(_use, service)
             for number in (1, 2, 3):  # statistics, presence, ids of sessions
                 await _something_in(foreign.redis_url, number)
         async with _service(tmp_path / "data", environ) as service:
@@ -40,7 +40,6 @@ async def test_the_first_start_and_the_second(foreign: ForeignServers, tmp_path:
             with Api(service) as api:
                 (match,) = api.call("GET", "/session/_/match?id=first")["matches"]
                 assert match["status"] == "TERMINATED"
-            await trio.to_thread.run_sync(_use, service, "second")
         assert await strangers.call("KEYS", "*") == [b"of-another-program"]
     assert not (tmp_path / "data" / "postgres").exists()
     for pid in foreign.pids:
@@ -60,10 +59,10 @@ async def _service(place: Path, environ: dict[str, str]) -> AsyncIterator[Servic
         service.stop()
 
 
-def _use(service: Service, name: str) -> None:
+def _use(service: Service) -> None:
     with Api(service) as api:
-        api.create(name)
-        assert api.run(name, "print(6 * 7)")[0] == "42\n"
+        api.create("first")
+        assert api.run("first", "print(6 * 7)")[0] == "42\n"
 
 
 async def _something_in(url: str, number: int) -> None:
