@@ -60,6 +60,8 @@ class ChildSpec:
     uid: int | None = None
     #: The one capability to keep as ``uid``.
     capability: int | None = None
+    #: What it reads from its standard input.
+    input: bytes = b""
     pass_fds: tuple[int, ...] = ()
     #: What the kernel sends the child when we die.
     death_signal: signal.Signals = signal.SIGKILL
@@ -135,17 +137,20 @@ def start_child(spec: ChildSpec) -> Child:
     log = (
         os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600) if spec.log else None
     )
+    reading = os.memfd_create("input", os.MFD_CLOEXEC)
     try:
+        os.pwrite(reading, spec.input, 0)
         process = subprocess.Popen(
             command,
             env=None if spec.environ is None else dict(spec.environ),
-            stdin=subprocess.DEVNULL,
+            stdin=reading,
             stdout=log,
             stderr=log,
             pass_fds=spec.pass_fds,
             start_new_session=True,
         )
     finally:
+        os.close(reading)
         if log is not None:
             os.close(log)
     return Child(spec, process)

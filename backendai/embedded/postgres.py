@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,8 +20,7 @@ from pathlib import Path
 import trio
 
 from backendai.core.account import Secret
-from backendai.embedded import launch
-from backendai.embedded.child import Child, ChildExited, ChildSpec, log_tail, open_child
+from backendai.embedded.child import Child, ChildExited, ChildSpec, describe_exit, log_tail, open_child
 from backendai.embedded.lodging import Lodging, account_with_a_name, find_lodging
 
 DATABASE = "backendai"
@@ -93,7 +90,7 @@ async def open_postgres(
     lodging = find_lodging(directory, programs=(programs / "postgres", programs.parent / "share"))
     await _end_leftovers(directory)
     if not (directory / "PG_VERSION").exists():
-        await trio.to_thread.run_sync(_create, programs, directory, lodging, log)
+        await _create(programs, directory, lodging, log)
     sockets = runtime / "pg"
     sockets.mkdir(mode=0o700, exist_ok=True)
     lodging.own(sockets)
@@ -128,7 +125,7 @@ def _programs() -> Path:
     return Path(found.origin).parent / f"pginstall{_MAJOR}" / "bin"
 
 
-def _create(programs: Path, directory: Path, lodging: Lodging, log: Path) -> None:
+async def _create(programs: Path, directory: Path, lodging: Lodging, log: Path) -> None:
     """Make the cluster and its database beside the final place, then move it there: all or nothing."""
     unfinished = directory.with_name(directory.name + ".new")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -137,7 +134,7 @@ def _create(programs: Path, directory: Path, lodging: Lodging, log: Path) -> Non
     # name.
     maker = lodging if lodging.uid is None else Lodging(account_with_a_name(), lodging.capability)
     maker.own(unfinished)
-    _run_once(
+    await _run_once(
         maker,
         [
             str(programs / "initdb"), "-D", str(unfinished), "-U", USER, "-A", "trust", "-E", "UTF8",
@@ -145,31 +142,32 @@ def _create(programs: Path, directory: Path, lodging: Lodging, log: Path) -> Non
         ],
         log,
     )  # fmt: skip
-    _run_once(
+    await _run_once(
         maker,
         [str(programs / "postgres"), "--single", "-F", "-D", str(unfinished), "postgres"],
         log,
         text=f"CREATE DATABASE {DATABASE};\n",
     )
     lodging.own_tree(unfinished)
-    os.sync()
+    await trio.to_thread.run_sync(os.sync)
     unfinished.rename(directory)
 
 
-def _run_once(lodging: Lodging, command: list[str], log: Path, text: str = "") -> None:
-    uid = "-" if lodging.uid is None else str(lodging.uid)
-    capability = "-" if lodging.capability is None else str(lodging.capability)
-    with log.open("ab") as output:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "9", uid, capability, *command],
-            env=_ALWAYS,
-            input=text.encode(),
-            stdout=output,
-            stderr=output,
-            timeout=120,
-        )
-    if done.returncode != 0:
-        raise PostgresFailed(f"{Path(command[0]).name} failed with status {done.returncode}{log_tail(log)}")
+async def _run_once(lodging: Lodging, command: list[str], log: Path, text: str = "") -> None:
+    spec = ChildSpec(
+        name=Path(command[0]).name,
+        command=command,
+        environ=_ALWAYS,
+        log=log,
+        uid=lodging.uid,
+        capability=lodging.capability,
+        input=text.encode(),
+        stop_within=1.0,
+    )
+    async with open_child(spec) as child:
+        returncode = await child.wait()
+    if returncode != 0:
+        raise PostgresFailed(f"{spec.name} {describe_exit(returncode)}{log_tail(log)}")
 
 
 async def _ready(child: Child, directory: Path, log: Path, within: float) -> None:
