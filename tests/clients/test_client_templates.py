@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from live.api import Api
 from live.service import Service
 from official import Client
 
@@ -147,17 +146,3 @@ async def test_dotfiles_of_a_domain_and_a_project(client: Client, service: Servi
     assert said.out == "file 1\n\n", said
     for where in (("-d", "default"), ("-d", "default", "-g", "default")):
         assert (await client("dotfile", "delete", "-f", path, *where, environ=admin)).code == 0
-
-
-def test_a_bootstrap_script_of_a_key_pair(service: Service) -> None:
-    """No client has a command for it; the web console does it like this."""
-    with Api(service) as api:
-        assert api.call("POST", "/user-config/bootstrap-script", {"script": "echo once > kept\n"}) == {}
-        name = new_name()
-        try:
-            assert api.call("GET", "/user-config/bootstrap-script") == "echo once > kept"
-            api.create(name)
-        finally:
-            api.call("POST", "/user-config/bootstrap-script", {"script": ""})
-        assert api.run(name, "print(open('kept').read())")[0] == "once\n\n"
-        api.destroy(name)
