@@ -27,7 +27,6 @@ from backendai.manager.enrollment import Admission
 from backendai.manager.legacy import (
     LegacyInterface,
     LegacySettings,
-    UnknownLegacyAccount,
     open_legacy_interface,
 )
 from backendai.manager.open import Manager, open_manager
@@ -81,9 +80,8 @@ async def serve(
     """Run a gateway until cancelled; ``started`` with its ports once it answers.
 
     Raises OSError when a port or a certificate cannot be had and :class:`DatabaseUnavailable` when there
-    is no database to begin with, :class:`DatabaseUnfit` when it is not one to work with,
-    :class:`UnknownLegacyAccount` when there is nobody that the legacy interface could act for. Cancelling it
-    stops it in order, within the settings' grace.
+    is no database to begin with, :class:`DatabaseUnfit` when it is not one to work with. Cancelling it stops
+    it in order, within the settings' grace.
     """
     config = load_config(settings.max_message)
     options = HttpOptions(
@@ -159,7 +157,7 @@ def main(settings: GatewaySettings) -> None:
     reasons: list[str] = []
     try:
         trio.run(_serve_until_signalled, settings)
-    except* (OSError, DatabaseUnavailable, DatabaseUnfit, UnknownLegacyAccount) as errors:
+    except* (OSError, DatabaseUnavailable, DatabaseUnfit) as errors:
         reasons += [str(error) for error in _leaves(errors)]
     if reasons:  # not inside, where the exit would become one of a group
         sys.exit(f"backendai gateway: {'; '.join(reasons)}")

@@ -78,10 +78,6 @@ class LegacySettings:
     kernel_ip: str | None = None
 
 
-class UnknownLegacyAccount(Exception):
-    """There is no active account with the access key that the interface is to act for."""
-
-
 class LegacyInterface:
     """Answers REQ clients. A ROUTER, so that a session that takes its time holds up nobody else.
 
@@ -237,11 +233,14 @@ async def open_legacy_interface(
 ) -> AsyncIterator[LegacyInterface]:
     """The interface, served during the body.
 
-    Raises OSError when its port cannot be had, and :class:`UnknownLegacyAccount` to begin with: an account
-    that is lost later only fails requests.
+    Without an active account its requests fail, and the log says why: one that is deactivated must not keep
+    a gateway from starting. Raises OSError when the port cannot be had.
     """
     if await accounts.credential(settings.access_key) is None:
-        raise UnknownLegacyAccount(f"no active account has the access key {settings.access_key}")
+        hint = "no active account has this access key"
+        log.warning("legacy.no-account", access_key=settings.access_key, hint=hint)
+            "legacy.no-account", access_key=settings.access_key, hint="no active account has this key"
+        )
     host = f"[{settings.ip}]" if ":" in settings.ip else settings.ip
     async with open_socket(
         SocketType.ROUTER,

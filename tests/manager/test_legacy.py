@@ -17,7 +17,6 @@ from backendai.manager import legacy
 from backendai.manager.legacy import (
     LegacyInterface,
     LegacySettings,
-    UnknownLegacyAccount,
     open_legacy_interface,
 )
 from tests.manager.conftest import FakeAgent, House, until
@@ -183,9 +182,12 @@ async def test_hostile_peers(house: House, agent: FakeAgent, connect: Connect) -
 
 
 async def test_an_address_of_choice_and_an_account_that_is_not_there(house: House, agent: FakeAgent) -> None:
-    with pytest.raises(UnknownLegacyAccount, match="AKIANOBODY"):
-        async with serving(house, LegacySettings(access_key="AKIANOBODY", port=0)):
-            pass
+    async with (
+        serving(house, LegacySettings(access_key="AKIANOBODY", port=0)) as interface,
+        open_socket(SocketType.REQ, connect=f"tcp://127.0.0.1:{interface.port}") as client,
+    ):
+        assert await create(client, "e") == TRY_AGAIN
+        assert await ask(client, action=3, kernel_id=str(uuid4())) == NO_SUCH_KERNEL
     key = house.user.access_key
     async with serving(house, LegacySettings(access_key=key, port=0, kernel_ip="10.1.2.3")) as interface:
         async with open_socket(SocketType.REQ, connect=f"tcp://127.0.0.1:{interface.port}") as client:
