@@ -239,8 +239,6 @@ async def open_legacy_interface(
     if await accounts.credential(settings.access_key) is None:
         hint = "no active account has this access key"
         log.warning("legacy.no-account", access_key=settings.access_key, hint=hint)
-            "legacy.no-account", access_key=settings.access_key, hint="no active account has this key"
-        )
     host = f"[{settings.ip}]" if ":" in settings.ip else settings.ip
     async with open_socket(
         SocketType.ROUTER,
