@@ -18,6 +18,8 @@ from backendai.gateway.sockets import Socket
 log = structlog.get_logger(__name__)
 
 _MAX_CODE = 16 << 20
+#: Seconds in which a client has to say what it wants; it does at once, unless it is gone.
+_FIRST_FRAME_TIME = 30.0
 #: Seconds to get an interrupt through for a client that has left.
 _INTERRUPT_TIME = 5.0
 _ENDS = frozenset({RunStatus.FINISHED, RunStatus.EXEC_TIMEOUT})
@@ -32,7 +34,7 @@ async def run_stream(call: Call, socket: Socket) -> None:
     ref = call.arguments["ref"]
     try:
         owner = await call.owner()
-        request = _first_request(await socket.receive_text())
+        request = _first_request(await _first_frame(socket))
         await _follow(call, socket, owner, request)
     except InvalidParameters as error:
         await socket.send_json({"status": "error", "msg": f"Invalid API parameters: {error.msg}"})
@@ -56,6 +58,12 @@ async def _follow(call: Call, socket: Socket, owner: Principal, request: RunRequ
         if reply.status is RunStatus.WAITING_INPUT:
             mode, code = RunMode.INPUT, await socket.receive_text()
         request = RunRequest(run_id=run_id, mode=mode, code=code, after=reply.next_index)
+
+
+async def _first_frame(socket: Socket) -> str:
+    with trio.move_on_after(_FIRST_FRAME_TIME):
+        return await socket.receive_text()
+    raise InvalidParameters(f"no first frame within {_FIRST_FRAME_TIME:.0f} seconds")
 
 
 def _first_request(text: str) -> RunRequest:
