@@ -1,4 +1,4 @@
-"""What no client has a command for: cluster templates, and the bootstrap script of a key pair."""
+"""What sessions begin with, as far as no client has a command for it or shows it."""
 
 from __future__ import annotations
 
@@ -80,5 +80,28 @@ def test_a_bootstrap_script_of_a_key_pair(api: Api) -> None:
         assert api.run(name, "print(open('kept').read())")[0] == "once\n\n"
         logs = api.call("GET", f"/session/{name}/logs")["result"]["logs"]
         assert "The bootstrap script ended with exit code 3." in logs
+    finally:
+        api.destroy(name)
+
+
+def test_what_is_asked_of_a_session(api: Api) -> None:
+    """Environment, tag and bootstrap script are there, and nobody inside can become anybody else."""
+    name = new_name()
+    config = {"environ": {"COLOUR": "light blue"}}
+    api.create(name, tag="mine", bootstrap_script='echo "$COLOUR $(id -u)" > kept', config=config)
+    try:
+        assert api.info(name)["tag"] == "mine"
+        code = (
+            "import os, shutil, subprocess\n"
+            "print(open('kept').read().split() == [*os.environ['COLOUR'].split(), str(os.getuid())])\n"
+            "print(os.getuid() != 0, os.environ['HOME'] == os.getcwd() == '/home/work')\n"
+            "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+            "print([status[name].strip() for name in ('CapBnd', 'NoNewPrivs')])\n"
+            "print(shutil.which('sudo') and subprocess.run(['sudo', '-n', 'true']).returncode)\n"
+        )
+        same, nobody, rights, sudo = api.run(name, code)[0].splitlines()
+        assert (same, nobody) == ("True", "True True")
+        assert ast.literal_eval(rights) == ["0000000000000000", "1"]
+        assert sudo != "0"
     finally:
         api.destroy(name)
