@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 LOST_AFTER = 20.0
 LOOK_INTERVAL = 5.0
 #: Streams of one kernel, and of all; more are refused.
-MOST_OF_KERNEL = 512
-MOST = 4096
+MOST_OF_KERNEL = 4096
+MOST = 8192
 #: Seconds a runner has to reach the target.
 _OPEN_TIMEOUT = 30.0
 #: Bytes by which all streams may widen their windows together.
@@ -218,6 +218,7 @@ async def _carry(end: StreamEnd, runner: RunnerStream) -> Closed:
 
         async def from_runner() -> None:
             while True:
+                await end.ready()  # what the gateway does not take waits with the runner
                 frame = await runner.receive()
                 match frame:
                     case Data():

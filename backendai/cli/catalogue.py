@@ -206,7 +206,7 @@ CALL_TIMEOUT = Option(
     help="How long an agent may take to answer.",
 )
 STREAMS_PER_SESSION = Option(
-    name="streams-per-session", kind=kinds.whole(1), default=256,
+    name="streams-per-session", kind=kinds.whole(1), default=2048,
     help="Most terminals, tunnels and file transfers of one session at once.",
 )  # fmt: skip
 STREAMS = Option(

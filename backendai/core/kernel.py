@@ -24,7 +24,7 @@ class KernelLimits(msgspec.Struct, frozen=True, kw_only=True):
     cpu: float = 1.0
     memory: int = 1 << 30
     pids: int = 256
-    open_files: int = 1024
+    open_files: int = 4096
     #: Size of one file, and of all files under the scratch directory together.
     disk: int = 4 << 30
     #: Console output of one run that is kept; the run is interrupted past it.

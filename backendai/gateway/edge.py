@@ -57,6 +57,11 @@ class Request:
         else:
             self.request_id = secrets.token_hex(8)
 
+    def forget_headers(self) -> None:
+        """They are of no use to a WebSocket that is open, and thousands may be."""
+        self.headers.clear()
+        self.scope["headers"].clear()  # the server's list as well
+
     @property
     def target(self) -> str:
         """Path and query, undecoded, as they are signed."""

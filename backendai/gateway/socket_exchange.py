@@ -33,7 +33,8 @@ class SocketExchange(Exchange):
         if isinstance(admitted, Reply):
             reply = admitted
         else:
-            socket = Socket(receive, send, self._scope["state"][STREAM], self._request.request_id)
+            request, connection = self._request, self._scope["state"][STREAM]
+            socket = Socket(receive, send, connection, request.request_id, request.forget_headers)
             with self._edge.metrics.open_streams.labels("websocket").track_inprogress():
                 refusal = await self._converse(*admitted, socket)
             reply = Reply(101) if refusal is None else refusal

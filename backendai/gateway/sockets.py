@@ -22,10 +22,18 @@ NORMAL, GOING_AWAY, MALFORMED, POLICY, FAILED, TRY_LATER = 1000, 1001, 1007, 100
 class Socket:
     """When the client leaves, the handler is cancelled unless its route relays: :meth:`receive` tells it."""
 
-    def __init__(self, receive: Receive, send: Send, connection: BoundedStream, request_id: str) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        connection: BoundedStream,
+        request_id: str,
+        opened: Callable[[], None],
+    ) -> None:
         self._receive = receive
         self._send = send
         self._request_id = request_id
+        self._opened = opened
         #: What the WebSocket runs on.
         self.connection = connection
         self._texts: trio.MemoryReceiveChannel[str] | None = None
@@ -43,6 +51,7 @@ class Socket:
         self.accepted = True
         headers = [(b"x-request-id", self._request_id.encode())]
         await self._send({"type": "websocket.accept", "headers": headers})
+        self._opened()
         self.connection.upgraded()
 
     async def receive_text(self) -> str:

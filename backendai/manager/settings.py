@@ -45,7 +45,7 @@ class ManagerSettings:
     call_timeout: timedelta = timedelta(seconds=30)
     #: Terminals, app connections and file transfers that may be open at once, of one session and of all that
     #: this process serves.
-    streams_per_session: int = 256
+    streams_per_session: int = 2048
     streams: int = 4096
     lease_ttl: timedelta = timedelta(seconds=10)
     #: How long the output of ended kernels is kept, how many bytes of a kernel's log are shown and kept (the

@@ -33,6 +33,10 @@ class FrameStream:
     async def send(self, frame: StreamFrame) -> None:
         await self._stream.send_all(wire.encode_stream_frame(frame))
 
+    async def ready(self) -> None:
+        """Wait until what is sent next hardly has to wait, so that it need not be fetched before."""
+        await self._stream.wait_send_all_might_not_block()
+
     async def receive(self) -> StreamFrame:
         """The next frame. A peer that is gone or talks nonsense has ended the stream: ``Closed``, again and
         again. Cancellation loses nothing.
@@ -104,6 +108,7 @@ async def relay_errand(inner: FrameStream, client: ClientStream) -> None:
 
         nursery.start_soon(inward)
         while True:
+            await client.ready()
             frame = await inner.receive()
             await client.send(frame)
             if isinstance(frame, Closed):
@@ -133,8 +138,11 @@ async def relay_connection(connection: trio.SocketStream, client: ClientStream) 
 
         async def outward() -> None:
             try:
+                await client.ready()
                 while data := await connection.receive_some(CHUNK_BYTES):
                     await client.send(Data(bytes(data)))
+                    del data
+                    await client.ready()
                 await client.send(Eof())
             except trio.BrokenResourceError:
                 await give_up()

@@ -33,6 +33,8 @@ from backendai.wire.runner import RunnerSpec
 _SPAWN_TIMEOUT = 30.0
 _MAX_LINE = 16 << 10
 _PR_SET_PDEATHSIG = 1
+#: Connections that may wait to be accepted; thousands of streams may be opened at once.
+_BACKLOG = 4096
 #: All of the agent's environment that a runner may see.
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONWARNINGS")
 
@@ -210,7 +212,7 @@ def _listen() -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     Path(wire.SOCKET_FILE).unlink(missing_ok=True)
     listener.bind(wire.SOCKET_FILE)
-    listener.listen(16)
+    listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
 

@@ -25,11 +25,11 @@ from backendai.wire.streams import (
 
 #: What either end may send before it has heard of any credit. Little, because thousands of streams may be
 #: open and idle; a stream that is used has more after a few turns.
-FIRST_WINDOW_BYTES = 4 << 10
+FIRST_WINDOW_BYTES = 2 << 10
 #: Charged against the window for each frame on top of its payload, so that tiny frames are bounded too.
 FRAME_COST = 256
 #: A sender waits for this much room rather than to send crumbs.
-_CRUMB = 2048
+_CRUMB = 1024
 
 
 class StreamEnded(Exception):
@@ -110,6 +110,12 @@ class StreamEnd:
             self.moved_at = trio.current_time()
             self._post(Data(chunk))
             rest = rest[len(chunk) :]
+
+    async def ready(self) -> None:
+        """Wait until something can be sent, so that it need not be fetched before. Raises
+        :class:`StreamEnded`.
+        """
+        await self._wait_for_room(_CRUMB + FRAME_COST)
 
     async def send_eof(self) -> None:
         """Say that no more data comes. Saying it twice is harmless. Raises :class:`StreamEnded`."""
