@@ -195,6 +195,10 @@ class Kernels:
                     nursery.start_soon(_measure, kernel)
         return {kernel.spec.kernel_id: kernel.stat or KernelStat() for kernel in live}
 
+    def starting(self) -> tuple[UUID, ...]:
+        """Live kernels that do not run yet."""
+        return tuple(id_ for id_, kernel in self._kernels.items() if kernel.phase is KernelPhase.CREATING)
+
     # -- inside
 
     async def _ask(

@@ -121,6 +121,7 @@ async def _serve(
             boot_id=boot_id,
             seq=next(numbers),
             kernels=await kernels.measure(),
+            starting=kernels.starting(),
             node=node_stat(),
             ended=directory.outputs.waiting(),
         )

@@ -64,6 +64,8 @@ class _Agent:
     heard: float
     #: Live kernels as of the last heartbeat, and when that came; None before the first.
     kernels: Mapping[UUID, KernelStat] | None = None
+    #: Those of them that do not run yet.
+    starting: frozenset[UUID] = frozenset()
     beat_at: datetime | None = None
     #: Kernels it had for which the book has no use, when last compared.
     strays: set[UUID] = field(default_factory=set)
@@ -147,6 +149,7 @@ class Fleet:
             case Heartbeat():
                 ended = set(agent.kernels or ()) - message.kernels.keys()
                 agent.kernels = message.kernels
+                agent.starting = frozenset(message.starting)
                 agent.beat_at = self._clock()
                 self._presence.heartbeat(message.agent_id, message.kernels, ended, message.node)
                 self._reconciler.order(*(LogOrder(id_, agent.target) for id_ in message.ended[:_MOST_ENDED]))
@@ -234,7 +237,7 @@ class Fleet:
                 continue
             if kernel.id not in has and kernel.status in _PRESENT - {SessionStatus.RESTARTING}:
                 await self._reconciler.apply(kernel.id, Missing())
-            elif kernel.id in has and kernel.status in STARTING:
+            elif kernel.id in has.keys() - agent.starting and kernel.status in STARTING:
                 await self._reconciler.apply(kernel.id, Started())
             elif kernel.id in has and kernel.status is SessionStatus.TERMINATING:
                 self._reconciler.order(DestroyOrder(kernel.id, agent.target, "terminating"))

@@ -70,14 +70,15 @@ class NodeStat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(_Message, frozen=True, kw_only=True):
-    """``kernels`` lists every live kernel that belongs to a session (not the warm pool); ``ended`` names some
-    of those that have ended and whose output nobody has fetched.
+    """``kernels`` lists every live kernel that belongs to a session (not the warm pool), ``starting`` those
+    of them that do not run yet; ``ended`` names some that have ended and whose output nobody has fetched.
     """
 
     agent_id: str
     boot_id: str
     seq: int
     kernels: dict[UUID, KernelStat] = {}
+    starting: tuple[UUID, ...] = ()
     node: NodeStat = NodeStat()
     ended: tuple[UUID, ...] = ()
 

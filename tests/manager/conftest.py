@@ -68,9 +68,11 @@ class FakeAgent:
 
     agent_id: str
     slots: dict[str, str] = field(default_factory=lambda: {"cpu": "8", "mem": str(16 << 30)})
-    #: ``run``, ``fail``, ``refuse`` or ``ignore`` what it is asked to start.
+    #: ``run``, ``begin``, ``fail``, ``refuse`` or ``ignore`` what it is asked to start.
     mood: str = "run"
     kernels: dict[UUID, KernelSpec] = field(default_factory=dict)
+    starting: set[UUID] = field(default_factory=set)
+    beats: int = 0
     #: What kernels exit with when they are destroyed, and what any has printed.
     exit_code: int | None = None
     busy: bool = False
@@ -97,12 +99,11 @@ class FakeAgent:
     async def run(self, network: MemoryNetwork) -> None:
         self.send = network.join(self.address, self.call, self.answer)
         self.say_hello()
-        number = 0
         while True:
             await trio.sleep(0.1)
             if self.stopped:
                 return
-            number += 1
+            self.beats += 1
             if not self.accepted.is_set():
                 self.say_hello()
             stats = {id_: KernelStat(cpu_used=5.0, mem=1 << 20, busy=self.busy) for id_ in self.kernels}
@@ -110,8 +111,9 @@ class FakeAgent:
                 Heartbeat(
                     agent_id=self.agent_id,
                     boot_id=self.boot_id,
-                    seq=number,
+                    seq=self.beats,
                     kernels=stats,
+                    starting=tuple(self.starting),
                     ended=tuple(self.outputs),
                 )
             )
@@ -221,6 +223,10 @@ class FakeAgent:
                 return Refused(code="no-capacity", msg="full")
             case "fail":
                 self.tell(KernelFailed(kernel_id=spec.kernel_id, code="no-sandbox", detail="bwrap: no"))
+            case "begin":
+                self.kernels[spec.kernel_id] = spec
+                self.starting.add(spec.kernel_id)
+                self.tell(KernelCreating(kernel_id=spec.kernel_id))
             case "run":
                 if spec.kernel_id not in self.kernels:
                     self.kernels[spec.kernel_id] = spec
