@@ -48,15 +48,15 @@ def serve(server):
                 connection.sendall(data)
 threading.Thread(target=serve, args=(socket.create_server(("", 7000)),), daemon=True).start()
 """
-#: Sends a megabyte and has it come back whole; tries until the other end is there.
+#: Sends some and has it come back whole; tries until the other end is there.
 ASK = """
 import socket, threading, time
 def ask(host):
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while True:
         try:
-            with socket.create_connection((host, 7000), 5) as connection:
-                sent = bytes(range(256)) * 4096
+            with socket.create_connection((host, 7000), 30) as connection:
+                sent = bytes(range(256)) * 1024
                 threading.Thread(target=lambda: (connection.sendall(sent), connection.shutdown(1))).start()
                 return connection.makefile("rb").read() == sent
         except OSError:
@@ -185,28 +185,35 @@ async def test_kernels_on_two_agents_reach_each_other(tmp_path: Path) -> None:
     keys = [SECOND_PUBLIC, SECOND_SECRET.reveal(), MANAGER_PUBLIC]
     async with (
         open_manager(SECOND_PUBLIC) as (manager, endpoint),
-        open_agent(manager, first, endpoint, **links[0]) as process,
         open_agent(manager, second, endpoint, keys=keys, agent_id="i-second", **links[1]),
     ):
-        cluster = Cluster(manager, AGENT_PUBLIC, AGENT_PUBLIC, SECOND_PUBLIC)
-        stranger = Cluster(manager, SECOND_PUBLIC, SECOND_PUBLIC)
-        await cluster.start()
-        await stranger.start()
-        for place in (1, 2):
-            await cluster.run(place, SERVE)
-        await stranger.run(0, SERVE)
-        assert await cluster.run(0, ASK.format("sub2")) == "True\n"
-        assert await cluster.run(0, ASK.format("sub1")) == "True\n"
-        assert await cluster.run(2, ASK.format("sub1")) == "True\n"
-        # Whose main1 there is at the address of ours.
-        out = await cluster.run(2, "import socket; socket.create_connection(('main1', 7000), 5)")
-        assert "ConnectionRefusedError" in out
-        assert await stranger.run(1, ASK.format("main1")) == "True\n"
-        assert process.poll() is None
-        await cluster.end()
-        await stranger.end()
-        await nothing_left(first)
-        await nothing_left(second)
+        process = start_agent(first, endpoint, **links[0])
+        try:
+            await manager.until(lambda: len(manager.hellos) == 2)
+            cluster = Cluster(manager, AGENT_PUBLIC, AGENT_PUBLIC, SECOND_PUBLIC)
+            stranger = Cluster(manager, SECOND_PUBLIC, SECOND_PUBLIC)
+            await cluster.start()
+            await stranger.start()
+            for place in (1, 2):
+                await cluster.run(place, SERVE)
+            await stranger.run(0, SERVE)
+            assert await cluster.run(0, ASK.format("sub2")) == "True\n"
+            assert await cluster.run(0, ASK.format("sub1")) == "True\n"
+            assert await cluster.run(2, ASK.format("sub1")) == "True\n"
+            # There is a main1 that serves on the same agent, but it is another session's.
+            out = await cluster.run(2, "import socket; socket.create_connection(('main1', 7000), 5)")
+            assert "ConnectionRefusedError" in out
+            assert await stranger.run(1, ASK.format("main1")) == "True\n"
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        async with open_agent(manager, first, endpoint, **links[0]):
+            assert await cluster.run(2, ASK.format("sub1")) == "True\n"
+            assert await cluster.run(0, ASK.format("sub2")) == "True\n"
+            await cluster.end()
+            await stranger.end()
+            await nothing_left(first)
+            await nothing_left(second)
 
 
 async def test_an_agent_without_a_link_refuses_what_is_spread(tmp_path: Path) -> None:

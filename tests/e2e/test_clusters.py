@@ -26,11 +26,11 @@ python server.py > server.log 2>&1 &
 #: Tries until it is answered, for servers take their time to come up.
 ASK = """
 import socket, time
-def ask(host, patience=20):
+def ask(host, patience=60):
     until = time.monotonic() + patience
     while True:
         try:
-            with socket.create_connection((host, 7000), 5) as connection:
+            with socket.create_connection((host, 7000), 30) as connection:
                 return connection.makefile().read()
         except OSError as error:
             if time.monotonic() > until:

@@ -36,7 +36,7 @@ with socket.create_server(("", 7000)) as server:
 """
 ASK = """
 import socket
-with socket.create_connection(("{}", 7000), 5) as connection:
+with socket.create_connection(("{}", 7000), 30) as connection:
     print(connection.recv(100).decode(), connection.getpeername()[0])
 """
 
@@ -110,7 +110,7 @@ async def check(places: Path) -> None:
 
 
 async def test_kernels_of_a_session_reach_each_other_by_name(places: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await check(places)
 
 
@@ -122,7 +122,7 @@ def test_an_ordinary_user_needs_no_more(places: Path) -> None:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 0, done.stderr
