@@ -49,7 +49,7 @@ def test_every_route_is_there(app: Gateway, document: dict[str, Any]) -> None:
 #: Paths without an age in them that are other spellings of a path that is described.
 _SPELLINGS = {"GET /auth/test", "POST /auth/test", "POST /session/_/create", "POST /session/{ref}/imagify"}
 #: Known, and never done.
-_REFUSED = {"POST /session/{ref}/commit"}
+_REFUSED = {"POST /session/{ref}/commit", "GET /stream/kernel/{ref}/events"}
 
 
 def test_a_route_without_description_is_named(app: Gateway) -> None:

@@ -18,12 +18,12 @@ import msgspec
 import structlog
 import trio
 
-from backendai.core.errors import InvalidParameters
+from backendai.core.errors import InvalidParameters, NotImplementedByServer
 from backendai.core.session import SessionEvent
 from backendai.gateway.call import Call
 from backendai.gateway.event_stream import HEADERS, ping
 from backendai.gateway.parameters import Fields
-from backendai.gateway.reply import StreamReply, Write
+from backendai.gateway.reply import Reply, StreamReply, Write
 from backendai.gateway.route import VERSIONED, Gate, Route
 from backendai.manager.events import EventFeed, EventFilter
 from backendai.supervision.broadcast import SubscriberTooSlow
@@ -126,16 +126,22 @@ def _session(fields: Fields, *, by_name: bool) -> tuple[UUID | None, str]:
         raise InvalidParameters.of({"sessionId": "cannot convert value to UUID"}) from None
 
 
+async def kernel_events(call: Call) -> Reply:
+    """What 1.x had in mind for one kernel and never gave (contract 02 §15)."""
+    raise NotImplementedByServer("Ask /stream/kernel/_/events?sessionId=... for the events of one kernel.")
+
+
 ROUTES = (
     Route(method="GET", path="/events/session", handler=session_events, gate=Gate.READ),
     *(
         Route(
             method="GET",
-            path=f"{root}/stream/kernel/_/events",
-            handler=session_events,
+            path=f"{root}/stream/kernel/{ref}/events",
+            handler=handler,
             gate=Gate.READ,
             legacy=True,
         )
         for root in ("", VERSIONED)
+        for ref, handler in (("_", session_events), ("<ref>", kernel_events))
     ),
 )

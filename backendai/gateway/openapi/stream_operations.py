@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from backendai.core.errors import KernelExecutionFailed, ObjectNotFound
+from backendai.core.errors import KernelExecutionFailed, NotImplementedByServer, ObjectNotFound
 from backendai.gateway.openapi import shapes
 from backendai.gateway.openapi.operation import Answer, Media, Operation, Upgrade
 
@@ -66,6 +66,11 @@ STREAMS: Mapping[str, Operation] = {
         query=shapes.EventsWish,
         replies={200: _EVENTS},
         refusals=(ObjectNotFound,),
+    ),
+    "GET /stream/kernel/{ref}/events": Operation(
+        summary="Where 1.x announced the events of a kernel, and never told them",
+        tag="streams",
+        refusals=(NotImplementedByServer,),
     ),
     "GET /events/background-task": Operation(
         summary="How far a background task has come",
