@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 T = TypeVar("T")
 #: Seconds until a page shows what it should, on a loaded machine.
-_PATIENCE = 90.0
+_PATIENCE = 120.0
 _OPTIONS = (
     "--headless",
     "--no-sandbox",
