@@ -218,7 +218,6 @@ async def _carry(end: StreamEnd, runner: RunnerStream) -> Closed:
 
         async def from_runner() -> None:
             while True:
-                await end.ready()  # what the gateway does not take waits with the runner
                 frame = await runner.receive()
                 match frame:
                     case Data():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -144,12 +144,10 @@ class StreamService:
         why = answer.msg or answer.code if isinstance(answer, Refused) else type(answer).__name__
         raise InternalError("Failed to launch the app service", data=why)
 
-    @asynccontextmanager
-    async def connect(self, app: RunningApp) -> AsyncIterator[AgentStream]:
-        """One connection to a running app. Raises as :meth:`open_stream`."""
+    def connect(self, app: RunningApp) -> AbstractAsyncContextManager[AgentStream]:
+        """One connection to a running app. Entering raises as :meth:`open_stream`."""
         self._note_use(app.session_id)
-        async with self._stream(app.session_id, app.agent, PortTarget(port=app.port)) as stream:
-            yield stream
+        return self._stream(app.session_id, app.agent, PortTarget(port=app.port))
 
     @asynccontextmanager
     async def _stream(
@@ -163,21 +161,17 @@ class StreamService:
         self._open[session_id] = count + 1
         try:
             message = OpenStream(kernel_id=session_id, target=target)
-            async with AsyncExitStack() as stack:
-                try:
-                    stream = await stack.enter_async_context(
-                        self._agents.open_stream(agent, message, timeout=self._timeout)
-                    )
-                except StreamRefused as refused:
-                    raise refusal(refused.code, refused.msg) from refused
-                except AgentUnreachable as error:
-                    raise _unreachable(error) from error
+            async with self._agents.open_stream(agent, message, timeout=self._timeout) as stream:
                 self._streams[stream] = session_id
                 try:
                     yield stream
                 finally:
                     del self._streams[stream]
                     self._note_if_moved(stream, session_id)
+        except StreamRefused as refused:
+            raise refusal(refused.code, refused.msg) from refused
+        except AgentUnreachable as error:
+            raise _unreachable(error) from error
         finally:
             self._open[session_id] -= 1
             if not self._open[session_id]:

@@ -7,7 +7,6 @@ other side sends.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -25,11 +24,11 @@ from backendai.wire.streams import (
 
 #: What either end may send before it has heard of any credit. Little, because thousands of streams may be
 #: open and idle; a stream that is used has more after a few turns.
-FIRST_WINDOW_BYTES = 2 << 10
+FIRST_WINDOW_BYTES = 1 << 10
 #: Charged against the window for each frame on top of its payload, so that tiny frames are bounded too.
 FRAME_COST = 256
 #: A sender waits for this much room rather than to send crumbs.
-_CRUMB = 1024
+_CRUMB = 512
 
 
 class StreamEnded(Exception):
@@ -63,6 +62,11 @@ class WindowBudget:
 class StreamEnd:
     """Usable by one sending and one receiving task at a time. :meth:`close` it in the end, always."""
 
+    __slots__ = (
+        *("_budget", "_ended", "_granted", "_heard_eof", "_held", "_inbox", "_post", "_receiver", "_result"),
+        *("_room", "_said_eof", "_sender", "_window", "moved_at"),
+    )
+
     def __init__(self, post: Callable[[LinkStreamFrame], None], budget: WindowBudget) -> None:
         self._post = post
         self._budget = budget
@@ -75,7 +79,8 @@ class StreamEnd:
         self._said_eof = False
         self._sender = trio.lowlevel.ParkingLot()
         # -- receiving
-        self._inbox: deque[Data | Eof | Resize] = deque()
+        #: Short, and mostly empty: thousands of deques would cost more.
+        self._inbox: list[Data | Eof | Resize] = []
         self._receiver = trio.lowlevel.ParkingLot()
         self._heard_eof = False
         self._window = FIRST_WINDOW_BYTES
@@ -110,12 +115,6 @@ class StreamEnd:
             self.moved_at = trio.current_time()
             self._post(Data(chunk))
             rest = rest[len(chunk) :]
-
-    async def ready(self) -> None:
-        """Wait until something can be sent, so that it need not be fetched before. Raises
-        :class:`StreamEnded`.
-        """
-        await self._wait_for_room(_CRUMB + FRAME_COST)
 
     async def send_eof(self) -> None:
         """Say that no more data comes. Saying it twice is harmless. Raises :class:`StreamEnded`."""
@@ -159,7 +158,7 @@ class StreamEnd:
             if self._result is not None:
                 return self._result
             await self._receiver.park()
-        frame = self._inbox.popleft()
+        frame = self._inbox.pop(0)
         self._held -= _cost(frame)
         self.moved_at = trio.current_time()
         if self._result is None:
