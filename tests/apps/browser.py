@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +46,13 @@ def chromium(place: Path) -> Iterator[webdriver.Remote]:
     for option in (*_OPTIONS, f"--user-data-dir={place / 'profile'}"):
         options.add_argument(option)
     said = place / "chromedriver.log"
-    with said.open("wb") as log, subprocess.Popen([driver, "--port=0"], stdout=log, stderr=log) as process:
+    environ = {**os.environ, "HOME": str(place)}  # what it wants to keep of a crash
+    with (
+        said.open("wb") as log,
+        subprocess.Popen(
+            [driver, "--port=0"], env=environ, stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
         try:
             wait_until(lambda: "started successfully" in said.read_text(), within=60, what="a driver")
             port = re.search(r"on port (\d+)\.", said.read_text().split("started successfully")[1])
@@ -55,7 +63,7 @@ def chromium(place: Path) -> Iterator[webdriver.Remote]:
             finally:
                 browser.quit()
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # the browser too, if it is still there
 
 
 def until(browser: webdriver.Remote, found: Callable[[webdriver.Remote], T]) -> T:
