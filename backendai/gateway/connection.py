@@ -32,6 +32,8 @@ class BoundedStream(HalfCloseableStream):
         self.heard_at = trio.current_time()
         #: The connection is over, be it that the client ended it, that it broke or that we did.
         self.gone = False
+        #: A send waits for the client to take more.
+        self.stalled = False
         #: To be called when the connection speaks WebSocket from now on.
         self.upgraded: Callable[[], None] = _nothing
         #: Sends a WebSocket ping; None while the connection speaks HTTP.
@@ -77,12 +79,15 @@ class BoundedStream(HalfCloseableStream):
             await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, data: memoryview) -> None:
+        self.stalled = True
         with trio.move_on_after(self.send_timeout) as waiting:
             try:
                 await self._stream.send_all(data)
             except trio.BrokenResourceError:
                 self.gone = True
                 raise
+            finally:
+                self.stalled = False
         if waiting.cancelled_caught:
             self.abort()
             raise trio.BrokenResourceError("the client stopped reading")

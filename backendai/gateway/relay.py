@@ -125,6 +125,8 @@ class Relay:
         elif now > max(connection.heard_at, self._delivered_at) + self._idle:
             self._socket.close_code, self._socket.close_reason = GOING_AWAY, "idle"
             self._scope.cancel()
+            if connection.stalled:  # a good-bye would have to wait behind what it does not take
+                connection.abort()
 
 
 class Finished(Exception):
