@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -46,6 +47,22 @@ class Book:
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, encode(AccountsChanged()))
 
         self._do(lift)
+
+    @contextmanager
+    def without_autovacuum(self) -> Iterator[None]:
+        """Nobody tidies up during the body: its transactions would be counted with those of the service."""
+        self._configure("ALTER SYSTEM SET autovacuum = off")
+        try:
+            yield
+        finally:
+            self._configure("ALTER SYSTEM RESET autovacuum")
+
+    def _configure(self, statement: str) -> None:
+        async def configure(connection: asyncpg.Connection) -> None:
+            await connection.execute(statement)
+            await connection.execute("SELECT pg_reload_conf()")
+
+        self._do(configure)
 
     def admit_agents(self, keys: Mapping[str, str]) -> None:
         """Let these agents in: id to CURVE public key, as an enrolment would write it."""
