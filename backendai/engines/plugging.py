@@ -2,7 +2,7 @@
 
 As an ordinary user, the switch belongs to a user namespace in which we may do what root may, and the
 kernels' own user namespaces are made below that one: nothing outside is touched or needed. As root it
-belongs to nobody else. Nothing has a way out: there are no addresses on the switch, and no routes.
+belongs to nobody else. Nothing has a way out: there are no routes, and no process lives where the switch is.
 
 What must be done in a process of one thread is done here: by the child that becomes the sandbox, and by
 this module as a program, which answers with handles. So it imports little.

@@ -58,7 +58,7 @@ _PENDING = f"""
 _FOR_PLACING = "FOR NO KEY UPDATE OF s SKIP LOCKED"
 _AGENTS = """
     SELECT a.id, a.scaling_group, a.architecture, a.available_slots, a.cluster_endpoint <> '' AS linked,
-           COALESCE(a.isolation ->> 'cluster-network', '') <> 'none' AS joins,
+           COALESCE(a.isolation ->> 'cluster-network', 'none') <> 'none' AS joins,
            (SELECT jsonb_object_agg(u.slot, u.amount::text) FROM (
                SELECT slot, sum(amount) AS amount FROM allocations
                WHERE agent_id = a.id AND ended_at IS NULL GROUP BY slot) u) AS used,

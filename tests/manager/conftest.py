@@ -130,6 +130,7 @@ class FakeAgent:
                 version="1",
                 address=self.address.address,
                 cluster_endpoint=f"tcp://{self.agent_id}:6002",
+                isolation={"cluster-network": "bridge"},
                 slots=self.slots,
                 images=images,
                 kernels=facts,
