@@ -35,6 +35,7 @@ class Said:
 def preloaded(program: Path, environ: Mapping[str, str], path: Path) -> Iterator[Path]:
     """A process at the socket ``path`` that has the client imported; a command would take a second for it."""
     command = [str(program.with_name("python")), str(PRELOADED), str(path)]
+    environ = {**environ, "PYTHONUNBUFFERED": "1"}  # for who reads what a command says while it runs
     with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         if process.stdout.readline() != b"ready\n":
