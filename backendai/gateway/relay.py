@@ -53,6 +53,8 @@ class Relays:
 class Relay:
     """One conversation."""
 
+    __slots__ = ("_delivered_at", "_gone_at", "_idle", "_linger", "_relays", "_scope", "_socket", "_stream")
+
     def __init__(self, relays: set[Relay], socket: Socket, stream: AgentStream, idle: float) -> None:
         self._relays = relays
         self._socket = socket

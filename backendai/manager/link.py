@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 #: A connection nobody has used for this long is closed.
 IDLE_AFTER = timedelta(minutes=5)
 #: Bytes by which the streams of a process may widen their windows together.
-_WINDOWS = 4 << 20
+_WINDOWS = 2 << 20
 
 
 class AgentCaller(Protocol):

@@ -27,6 +27,8 @@ from backendai.wire.streams import (
 FIRST_WINDOW_BYTES = 1 << 10
 #: Charged against the window for each frame on top of its payload, so that tiny frames are bounded too.
 FRAME_COST = 256
+#: One stream gets at most this part of what is left at a time.
+_SHARE = 4
 #: A sender waits for this much room rather than to send crumbs.
 _CRUMB = 512
 
@@ -44,14 +46,14 @@ class WindowBudget:
 
     Streams begin with :data:`FIRST_WINDOW_BYTES`, which always suffices to go on. Those whose consumers keep
     up take more from here, up to :data:`~backendai.wire.streams.WINDOW_BYTES` each, and give it back at
-    their end.
+    their end. The less is left, the less one gets, so that something is left for the next.
     """
 
     def __init__(self, total: int) -> None:
         self.left = total
 
     def take(self, wanted: int) -> int:
-        granted = min(wanted, self.left)
+        granted = min(wanted, self.left // _SHARE)
         self.left -= granted
         return granted
 

@@ -100,7 +100,7 @@ async def test_a_reader_that_stops_holds_the_sender_back(size: int, autojump_clo
 async def test_windows_widen_for_a_reader_that_keeps_up_and_within_the_budget() -> None:
     for budget, least, most in (
         (1 << 20, 2 * CHUNK_BYTES, WINDOW_BYTES),
-        (9000, FIRST_WINDOW_BYTES + 9000, FIRST_WINDOW_BYTES + 9000),
+        (9000, 4 * FIRST_WINDOW_BYTES, FIRST_WINDOW_BYTES + 9000),
         (0, FIRST_WINDOW_BYTES, FIRST_WINDOW_BYTES),
     ):
         pair = Pair(budget)
