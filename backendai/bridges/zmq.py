@@ -37,8 +37,16 @@ T = TypeVar("T")
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
-#: libzmq's default of 1023 is below the size of a fleet.
-_MAX_SOCKETS = 65_535
+#: As many as libzmq allows: its default of 1023 is below the size of a fleet.
+_most_sockets = 65_535
+
+
+def limit_sockets(most: int) -> None:
+    """Have no more than ``most`` sockets open at once. To be called before the first: each one that may come
+    costs 12 bytes from then on, which is most of a megabyte in a process that needs a handful.
+    """
+    global _most_sockets
+    _most_sockets = most
 
 
 def new_curve_keys() -> tuple[str, Secret]:
@@ -319,8 +327,8 @@ def _apply_curve(raw: zmq.Socket[bytes], curve: CurveServer | CurveClient | None
 def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     """The one of this process; a fork gets a new one. It is never terminated, it goes with the process."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-    if context.get(zmq.MAX_SOCKETS) < _MAX_SOCKETS:
-        context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+    if context.get(zmq.MAX_SOCKETS) != _most_sockets:
+        context.set(zmq.MAX_SOCKETS, _most_sockets)
     return context
 
 

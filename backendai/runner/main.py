@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from backendai.bridges.zmq import limit_sockets
 from backendai.engines.plugging import SessionNetwork
 from backendai.engines.process import ProcessEngine
 from backendai.runner.keeper import Keeper
@@ -25,6 +26,8 @@ _MAX_DATA = 1 << 30
 #: Parameters of glibc's mallopt, and the bytes from which on a buffer is large.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 256 << 10
+#: ZeroMQ sockets: those of a kernel, and of its successor when it is started anew.
+_SOCKETS = 64
 #: Seconds between looks whether an agent is still there.
 _DESERTED_POLL = 1.0
 #: Seconds for the last answer to leave.
@@ -37,6 +40,7 @@ def run_runner(listener: socket.socket) -> int:
     ``listener`` listens on the runner's socket. Called in a process of its own, forked by the zygote.
     """
     _give_back_memory()
+    limit_sockets(_SOCKETS)
     allow_many_descriptors()  # each stream takes three
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_DATA, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     try:

@@ -31,9 +31,7 @@ async def test_a_script_is_sent_once(redis: RedisBridge) -> None:
     assert redis.round_trips == before + 1
 
 
-async def test_it_heals_after_the_connection_is_cut(
-    redis: RedisBridge, redis_url: str
-) -> None:
+async def test_it_heals_after_the_connection_is_cut(redis: RedisBridge, redis_url: str) -> None:
     number = await redis.call("CLIENT", "ID")
     async with open_redis(redis_url, 0) as other:
         await other.call("CLIENT", "KILL", "ID", number)
