@@ -68,6 +68,7 @@ class FakeAgent:
 
     agent_id: str
     slots: dict[str, str] = field(default_factory=lambda: {"cpu": "8", "mem": str(16 << 30)})
+    scaling_group: str = "default"
     #: ``run``, ``begin``, ``fail``, ``refuse`` or ``ignore`` what it is asked to start.
     mood: str = "run"
     kernels: dict[UUID, KernelSpec] = field(default_factory=dict)
@@ -132,6 +133,7 @@ class FakeAgent:
                 cluster_endpoint=f"tcp://{self.agent_id}:6002",
                 isolation={"cluster-network": "bridge"},
                 slots=self.slots,
+                scaling_group=self.scaling_group,
                 images=images,
                 kernels=facts,
             )

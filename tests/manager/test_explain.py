@@ -66,8 +66,8 @@ async def test_kernels_that_may_spread_need_less_room_each(house: House, agent: 
     assert told["pending"]["nearestFit"] == {"agent": None, "missing": {}, "tooSmall": False}
 
 
-async def test_no_agent_suits(house: House, agent: FakeAgent, database: Database) -> None:
-    await database.execute("UPDATE agents SET scaling_group = 'elsewhere'")
+async def test_no_agent_suits(house: House) -> None:
+    await house.add_agent(FakeAgent("i-one", scaling_group="elsewhere"))
     await enter(house, "lonely")
     told = await explain(house, "lonely")
     assert told["pending"]["unsuitable"] == ["scaling group"]
