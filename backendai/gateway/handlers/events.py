@@ -128,6 +128,7 @@ def _session(fields: Fields, *, by_name: bool) -> tuple[UUID | None, str]:
 
 async def kernel_events(call: Call) -> Reply:
     """What 1.x had in mind for one kernel and never gave (contract 02 §15)."""
+    Fields(call.parameters).check()  # what cannot be read is told first, as everywhere
     raise NotImplementedByServer("Ask /stream/kernel/_/events?sessionId=... for the events of one kernel.")
 
 
